@@ -1,0 +1,151 @@
+// Weights and KV caches: what lives as long as a model does.
+#include <algorithm>
+
+#include "blocks.h"
+#include "tensor.h"
+
+using namespace sl;
+
+sl_kv_cache::~sl_kv_cache() {
+  if (view.keys != nullptr) stream->release_later(view.keys, key_bytes, SL_MEMORY_DEVICE);
+  if (view.values != nullptr) stream->release_later(view.values, value_bytes, SL_MEMORY_DEVICE);
+  if (view.key_scales != nullptr) stream->release_later(view.key_scales, scale_bytes, SL_MEMORY_DEVICE);
+  if (view.value_scales != nullptr) stream->release_later(view.value_scales, scale_bytes, SL_MEMORY_DEVICE);
+}
+
+sl_status sl_weight_create(sl_stream* stream, const sl_weight_source* source, sl_weight** out) {
+  return guard_stream("sl_weight_create", stream, [&](sl_stream& s) {
+    checked_pointer(out, "weight") = nullptr;
+    sl_weight_source checked_source = checked_struct(source, "source");
+    require_not_capturing(s, "a weight is made");
+    check_weight_source(checked_source);
+    auto w = std::make_unique<sl_weight>(s.device.get());
+    w->impl = s.device->impl->create_weight(*s.impl, checked_source);
+    w->impl->rows = checked_source.rows;
+    w->impl->cols = checked_source.cols;
+    w->impl->encoding = checked_source.encoding;
+    *out = w.release();
+  });
+}
+
+void sl_weight_release(sl_weight* weight) { release(weight); }
+
+sl_status sl_weight_get_info(sl_weight* weight, sl_weight_info* info) {
+  return guard("sl_weight_get_info", [&] {
+    sl_weight_info full = checked_struct(static_cast<const sl_weight_info*>(info), "info");
+    const sl::weight& w = *checked(weight, "weight").impl;
+    full.encoding = w.encoding;
+    full.rows = w.rows;
+    full.cols = w.cols;
+    full.bytes = w.bytes();
+    std::memcpy(info, &full, full.size);
+  });
+}
+
+sl_status sl_kv_cache_create(sl_stream* stream, const sl_kv_cache_options* options, sl_kv_cache** out) {
+  return guard_stream("sl_kv_cache_create", stream, [&](sl_stream& s) {
+    checked_pointer(out, "cache") = nullptr;
+    sl_kv_cache_options o = checked_struct(options, "options");
+    require_not_capturing(s, "a cache is made");
+    if (o.page_size == 0) o.page_size = 16;
+    auto within = [](const char* name, int32_t value, int32_t highest) {
+      if (value < 1 || value > highest) fail(SL_ERR_ARGUMENT, "options.%s is %d, expected 1..%d", name, value, highest);
+    };
+    within("layers", o.layers, 65536);
+    within("pages", o.pages, INT32_MAX - 1);
+    within("kv_heads", o.kv_heads, 65536);
+    within("key_dim", o.key_dim, 4096);
+    within("value_dim", o.value_dim, 4096);
+    within("page_size", o.page_size, SL_ATTENTION_CHUNK);
+    if (SL_ATTENTION_CHUNK % o.page_size != 0)
+      fail(SL_ERR_ARGUMENT, "options.page_size is %d, expected a divisor of %d", o.page_size, SL_ATTENTION_CHUNK);
+    constexpr uint32_t kv_dtypes = activations | only(SL_DTYPE_FP8_E4M3) | only(SL_DTYPE_I8);
+    if (size_of(o.dtype) == 0 || !(kv_dtypes & only(o.dtype)))
+      fail(SL_ERR_DTYPE, "options.dtype is %s, expected f32, f16, bf16, fp8_e4m3 or i8", name_of(o.dtype));
+    if (!s.device->impl->supports_kv(o.dtype))
+      fail(SL_ERR_UNSUPPORTED, "this backend has no %s KV cache; take f16 or f32", name_of(o.dtype));
+
+    auto bytes_of = [&](int64_t dim, size_t element) {
+      uint64_t bytes = element;
+      for (int64_t factor : {int64_t{o.layers}, int64_t{o.pages}, int64_t{o.kv_heads}, int64_t{o.page_size}, dim})
+        if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(factor), &bytes))
+          fail(SL_ERR_ARGUMENT, "a cache of %d layers x %d pages exceeds 2^64 bytes", o.layers, o.pages);
+      return bytes;
+    };
+    auto c = std::make_unique<sl_kv_cache>(&s);
+    kv_view& v = c->view;
+    v.dtype = o.dtype;
+    v.layers = o.layers;
+    v.pages = o.pages;
+    v.kv_heads = o.kv_heads;
+    v.key_dim = o.key_dim;
+    v.value_dim = o.value_dim;
+    v.page_size = o.page_size;
+    c->key_bytes = bytes_of(o.key_dim, size_of(o.dtype));
+    c->value_bytes = bytes_of(o.value_dim, size_of(o.dtype));
+    v.key_layer_bytes = c->key_bytes / o.layers;
+    v.value_layer_bytes = c->value_bytes / o.layers;
+    v.keys = static_cast<char*>(s.impl->allocate(c->key_bytes, SL_MEMORY_DEVICE));
+    v.values = static_cast<char*>(s.impl->allocate(c->value_bytes, SL_MEMORY_DEVICE));
+    if (o.dtype == SL_DTYPE_I8 || o.dtype == SL_DTYPE_FP8_E4M3) {
+      c->scale_bytes = bytes_of(1, sizeof(float));
+      v.scale_layer_count = c->scale_bytes / sizeof(float) / o.layers;
+      v.key_scales = static_cast<float*>(s.impl->allocate(c->scale_bytes, SL_MEMORY_DEVICE));
+      v.value_scales = static_cast<float*>(s.impl->allocate(c->scale_bytes, SL_MEMORY_DEVICE));
+    }
+    *out = c.release();
+  });
+}
+
+void sl_kv_cache_release(sl_kv_cache* cache) { release(cache); }
+
+sl_status sl_kv_cache_get_layer(sl_kv_cache* cache, int32_t layer, sl_tensor* keys, sl_tensor* values) {
+  return guard("sl_kv_cache_get_layer", [&] {
+    const kv_view& v = checked(cache, "cache").view;
+    if (layer < 0 || layer >= v.layers) fail(SL_ERR_ARGUMENT, "layer is %d, the cache has the layers 0..%d", layer, v.layers - 1);
+    auto fill = [&](sl_tensor* t, char* pool, uint64_t layer_bytes, int32_t dim) {
+      if (t == nullptr) return;
+      *t = sl_tensor{};
+      t->pointer = pool + layer_bytes * layer;
+      t->dtype = v.dtype;
+      t->rank = 4;
+      const int64_t shape[4] = {v.pages, v.kv_heads, v.page_size, dim};
+      int64_t stride = 1;
+      for (int i = 3; i >= 0; i--) {
+        t->shape[i] = shape[i];
+        t->stride[i] = stride;
+        stride *= shape[i];
+      }
+    };
+    fill(keys, v.keys, v.key_layer_bytes, v.key_dim);
+    fill(values, v.values, v.value_layer_bytes, v.value_dim);
+  });
+}
+
+sl_status sl_kv_cache_copy_pages(sl_stream* stream, sl_kv_cache* cache, const int32_t* sources, const int32_t* targets,
+                                 int32_t count) {
+  return guard_stream("sl_kv_cache_copy_pages", stream, [&](sl_stream& s) {
+    sl_kv_cache& c = checked(cache, "cache");
+    require_same_device(s, c.stream->device.get(), "cache");
+    require_not_capturing(s, "pages are copied");
+    if (count < 0 || count > c.view.pages) fail(SL_ERR_ARGUMENT, "count is %d, expected 0..%d", count, c.view.pages);
+    if (count == 0) return;
+    checked_pointer(sources, "sources");
+    checked_pointer(targets, "targets");
+    std::vector<int32_t> written(targets, targets + count);
+    std::sort(written.begin(), written.end());
+    copy_pages_args a{c.view, {}};
+    a.pairs.reserve(count);
+    for (int32_t i = 0; i < count; i++) {
+      for (int32_t page : {sources[i], targets[i]})
+        if (page < 0 || page >= c.view.pages) fail(SL_ERR_ARGUMENT, "copy %d: page %d, the cache has the pages 0..%d", i, page, c.view.pages - 1);
+      if (i > 0 && written[i] == written[i - 1]) fail(SL_ERR_ARGUMENT, "page %d is a target twice", written[i]);
+      if (std::binary_search(written.begin(), written.end(), sources[i]))
+        fail(SL_ERR_ARGUMENT, "page %d is both source and target", sources[i]);
+      a.pairs.emplace_back(sources[i], targets[i]);
+    }
+    const auto& op = s.device->impl->ops().copy_pages;
+    if (op.run == nullptr) fail(SL_ERR_UNSUPPORTED, "this backend cannot copy pages");
+    if (!s.measuring) op.run(*s.impl, a);
+  });
+}

@@ -1,0 +1,141 @@
+// Devices and events: opening one backend on one device, what it is, what it has moved.
+#include <exception>
+
+#include "objects.h"
+
+namespace sl {
+namespace {
+
+struct entry { const char* name; const backend* (*get)(); };
+
+const entry& entry_of(sl_backend b) {
+  static const entry entries[] = {
+#if defined(SL_WITH_REFERENCE)
+      {"reference", [] { return &reference_backend(); }},
+#else
+      {"reference", nullptr},
+#endif
+      {"cpu", [] { return &cpu_backend(); }},
+#if defined(SL_WITH_CUDA)
+      {"cuda", [] { return &cuda_backend(); }},
+#else
+      {"cuda", nullptr},
+#endif
+#if defined(SL_WITH_SIMT)
+      {"simt", [] { return &simt_backend(); }},
+#else
+      {"simt", nullptr},
+#endif
+  };
+  if (b < 0 || b > SL_BACKEND_SIMT) fail(SL_ERR_ARGUMENT, "backend %d: expected 0 (reference) .. 3 (simt)", b);
+  return entries[b];
+}
+
+const backend& built(sl_backend b) {
+  const entry& e = entry_of(b);
+  if (e.get == nullptr)
+    fail(SL_ERR_NO_DEVICE, "this build of the library holds no %s backend; build it with --%s on", e.name, e.name);
+  return *e.get();
+}
+
+}  // namespace
+}  // namespace sl
+
+using namespace sl;
+
+int32_t sl_device_count(sl_backend b) {
+  int32_t count = 0;
+  guard("sl_device_count", [&] { count = built(b).count(); });
+  return count;
+}
+
+sl_status sl_device_open(const sl_device_options* options, sl_device** out) {
+  return guard("sl_device_open", [&] {
+    checked_pointer(out, "device") = nullptr;
+    sl_device_options o = checked_struct(options, "options");
+    const backend& b = built(o.backend);
+    if (o.ordinal < 0) fail(SL_ERR_ARGUMENT, "options.ordinal is %d, expected 0 or more", o.ordinal);
+    if (o.threads < 0 || o.threads > 1024) fail(SL_ERR_ARGUMENT, "options.threads is %d, expected 0..1024", o.threads);
+    if (o.isa < 0 || o.isa > SL_ISA_AVX512) fail(SL_ERR_ARGUMENT, "options.isa is %d, expected 0..3", o.isa);
+    if (o.multiprocessors < 0 || o.multiprocessors > 256)
+      fail(SL_ERR_ARGUMENT, "options.multiprocessors is %d, expected 0..256", o.multiprocessors);
+    if (o.backend != SL_BACKEND_CUDA && o.ordinal != 0)
+      fail(SL_ERR_NO_DEVICE, "%s has one device, ordinal 0; asked for %d", entry_of(o.backend).name, o.ordinal);
+    auto device = std::make_unique<sl_device>();
+    device->backend = o.backend;
+    device->impl = b.open(o);
+    *out = device.release();
+  });
+}
+
+void sl_device_release(sl_device* device) { release(device); }
+
+sl_status sl_device_get_info(sl_device* device, sl_device_info* info) {
+  return guard("sl_device_get_info", [&] {
+    sl_device_info full = checked_struct(static_cast<const sl_device_info*>(info), "info");
+    checked(device, "device").impl->info(full);
+    full.backend = device->backend;
+    std::memcpy(info, &full, full.size);
+  });
+}
+
+sl_status sl_device_get_counters(sl_device* device, sl_counters* counters) {
+  return guard("sl_device_get_counters", [&] {
+    sl_counters given = checked_struct(static_cast<const sl_counters*>(counters), "counters");
+    sl_counters full{};
+    full.size = given.size;
+    checked(device, "device").impl->counters(full);
+    std::memcpy(counters, &full, full.size);
+  });
+}
+
+sl_status sl_device_reset_counters(sl_device* device) {
+  return guard("sl_device_reset_counters", [&] { checked(device, "device").impl->reset_counters(); });
+}
+
+sl_status sl_event_create(sl_device* device, sl_event** out) {
+  return guard("sl_event_create", [&] {
+    checked_pointer(out, "event") = nullptr;
+    checked(device, "device");
+    auto e = std::make_unique<sl_event>(device);
+    e->impl = device->impl->create_event();
+    *out = e.release();
+  });
+}
+
+void sl_event_release(sl_event* event) { release(event); }
+
+sl_status sl_event_record(sl_stream* stream, sl_event* event) {
+  return guard_stream("sl_event_record", stream, [&](sl_stream& s) {
+    require_same_device(s, checked(event, "event").device.get(), "event");
+    require_not_capturing(s, "an event is recorded");
+    s.impl->record(*event->impl);
+    event->recorded = true;
+  });
+}
+
+sl_status sl_event_wait(sl_stream* stream, sl_event* event) {
+  return guard_stream("sl_event_wait", stream, [&](sl_stream& s) {
+    require_same_device(s, checked(event, "event").device.get(), "event");
+    require_not_capturing(s, "an event is waited for");
+    if (event->recorded) s.impl->wait(*event->impl);
+  });
+}
+
+sl_status sl_event_synchronize(sl_event* event) {
+  return guard("sl_event_synchronize", [&] {
+    if (checked(event, "event").recorded) event->impl->synchronize();
+  });
+}
+
+sl_status sl_event_elapsed(sl_event* start, sl_event* end, double* milliseconds) {
+  return guard("sl_event_elapsed", [&] {
+    checked_pointer(milliseconds, "milliseconds");
+    if (!checked(start, "start").recorded) fail(SL_ERR_STATE, "event 'start' has not been recorded");
+    if (!checked(end, "end").recorded) fail(SL_ERR_STATE, "event 'end' has not been recorded");
+    if (start->device.get() != end->device.get()) fail(SL_ERR_ARGUMENT, "'start' and 'end' are of two devices");
+    start->impl->synchronize();
+    end->impl->synchronize();
+    *milliseconds = end->impl->milliseconds_since(*start->impl);
+  });
+}

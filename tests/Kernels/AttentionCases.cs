@@ -1,0 +1,283 @@
+using Sluice.Interop;
+
+namespace Sluice.Kernels;
+
+/// <summary>Cases on the paged KV cache: append, fused QKV, attention, cascade.</summary>
+public static class AttentionCases
+{
+    /// <summary>A ragged step: pages permuted over the pool, some pages unused.</summary>
+    private sealed record Shape(string Name, int[] Queries, int[] Lengths, int H = 4, int Hkv = 2, int D = 64, int Page = 16)
+    {
+        public int Dv { get; init; }
+
+        public SharedPrefix[] Prefixes { get; init; } = [];
+
+        public int ValueDim => Dv == 0 ? D : Dv;
+
+        public (KvCacheOptions Cache, HostStep Step) Plan(CaseData r, DType kv)
+        {
+            int[] counts = [.. Lengths.Select(l => (l + Page - 1) / Page)];
+            int spare = 3;
+            int[] free = r.Permutation(counts.Sum() + spare);
+            int[] indptr = new int[counts.Length + 1];
+            int[] query = new int[counts.Length + 1];
+            for (int b = 0; b < counts.Length; b++)
+            {
+                indptr[b + 1] = indptr[b] + counts[b];
+                query[b + 1] = query[b] + Queries[b];
+            }
+
+            int[] pages = free[..indptr[^1]];
+            foreach (SharedPrefix p in Prefixes)
+            {
+                for (int b = p.FirstSequence + 1; b < p.FirstSequence + p.NumSequences; b++)
+                {
+                    for (int page = p.FirstKey / Page; page < (p.FirstKey + p.NumKeys) / Page; page++)
+                    {
+                        pages[indptr[b] + page] = pages[indptr[p.FirstSequence] + page];
+                    }
+                }
+            }
+
+            return (new KvCacheOptions(kv, 1, free.Length, Hkv, D, ValueDim, Page), new HostStep(query, Lengths, indptr, pages) { Prefixes = Prefixes });
+        }
+    }
+
+    public static IEnumerable<OpCase> Appends()
+    {
+        foreach (DType kv in new[] { DType.F32, DType.F16, DType.BF16 })
+        {
+            foreach (DType dtype in new[] { DType.F32, kv })
+            {
+                Shape s = new($"{dtype} to {kv}", [1, 5, 0, 17], [1, 37, 4, 17], Page: 8, D: 24) { Dv = 16 };
+                CaseData r = new("append" + s.Name);
+                (KvCacheOptions cache, HostStep step) = s.Plan(r, kv);
+                OpCase c = Base("kv_append", s.Name, s, cache, step, r, appended: false);
+                c.Inputs["k"] = r.Tensor(dtype, step.Tokens, s.Hkv, s.D);
+                c.Inputs["v"] = r.Tensor(dtype, step.Tokens, s.Hkv, s.ValueDim);
+                ReadSlots(c, s, step, kv);
+                if (dtype != kv || kv == DType.F32)
+                {
+                    yield return c;
+                }
+            }
+        }
+    }
+
+    public static IEnumerable<OpCase> FusedQkvs()
+    {
+        (WeightEncoding Q, WeightEncoding V)[] mixes = [(WeightEncoding.F32, WeightEncoding.F32), (WeightEncoding.Q4_0, WeightEncoding.Q4_0), (WeightEncoding.Q4K, WeightEncoding.Q6K), (WeightEncoding.F16, WeightEncoding.F16)];
+        int turn = 0;
+        foreach ((WeightEncoding q, WeightEncoding v) in mixes)
+        {
+            foreach (DType dtype in new[] { DType.F32, q == WeightEncoding.F16 ? DType.F16 : DType.BF16 })
+            {
+                foreach (bool decode in new[] { true, false })
+                {
+                    turn++;
+                    Shape s = new($"{dtype} {q} {v} {(decode ? "decode" : "prefill")}", decode ? [1, 1, 1] : [3, 9], decode ? [33, 1, 16] : [3, 20], H: 4, Hkv: turn % 3 == 0 ? 1 : 2, D: 32);
+                    CaseData r = new("fused" + s.Name);
+                    DType kv = dtype == DType.F32 ? DType.F32 : dtype;
+                    (KvCacheOptions cache, HostStep step) = s.Plan(r, kv);
+                    OpCase c = Base("fused_qkv", s.Name, s, cache, step, r, appended: false) with { PaddingRows = decode ? 2 : 0 };
+                    int rows = step.Tokens + c.PaddingRows;
+                    c.Inputs["x"] = r.Tensor(dtype, rows, 256);
+                    c.Inputs["norm_weight"] = r.Tensor(DType.F32, 256);
+                    c.Weights["wq"] = r.Weight(q, s.H * s.D, 256);
+                    c.Weights["wk"] = r.Weight(q, s.Hkv * s.D, 256);
+                    c.Weights["wv"] = r.Weight(v, s.Hkv * s.D, 256);
+                    if (turn % 2 == 0)
+                    {
+                        c.Inputs["bias_q"] = r.Tensor(DType.F32, s.H * s.D);
+                        c.Inputs["bias_k"] = r.Tensor(DType.F32, s.Hkv * s.D);
+                        c.Inputs["bias_v"] = r.Tensor(DType.F32, s.Hkv * s.D);
+                    }
+
+                    if (turn % 4 == 1)
+                    {
+                        c.Inputs["norm_q"] = r.Tensor(DType.F32, s.D);
+                        c.Inputs["norm_k"] = r.Tensor(DType.F32, s.D);
+                    }
+
+                    c.Inputs["inv_freq"] = HostTensor.Of(DType.F32, KernelCases.InvFreq(s.D), s.D / 2);
+                    c.Scalars["kind"] = turn / 2 % 2;
+                    c.Scalars["rope_scale"] = turn % 3 == 0 ? 1.1 : 0;
+                    c.Outputs["q"] = (dtype, [rows, s.H, s.D]);
+                    ReadSlots(c, s, step, kv);
+                    yield return c;
+                }
+            }
+        }
+    }
+
+    public static IEnumerable<OpCase> Attentions()
+    {
+        Shape decode = new("decode", [1, 1, 1, 1], [1, 16, 33, 300]);
+        Shape prefill = new("prefill", [5, 40], [5, 40]);
+        Shape chunk = new("chunk", [7, 1, 18], [47, 270, 256]);
+        Shape[] shapes =
+        [
+            decode, prefill, chunk,
+            new("empty sequence", [0, 1, 0], [5, 17, 0]),
+            new("last page of 1 and of P", [1, 1], [33, 32]),
+            new("long decode", [1], [700]),
+            new("group 1", [1, 3], [20, 40], H: 2, Hkv: 2),
+            new("group 3", [1, 3], [20, 40], H: 6, Hkv: 2),
+            new("group 7", [1, 2], [90, 40], H: 14, Hkv: 2),
+            new("group 8", [1, 2], [90, 40], H: 8, Hkv: 1),
+            new("D 80", [1, 4], [33, 20], D: 80),
+            new("D 96 page 1", [1, 4], [33, 20], D: 96, Page: 1),
+            new("D 128 page 64", [1, 4], [130, 20], D: 128, Page: 64),
+            new("D 256", [2], [40], H: 2, Hkv: 1, D: 256),
+            new("D 8, Dv 24", [2, 1], [19, 30], D: 8) { Dv = 24 },
+            new("verify 8", [8, 4], [264, 60]),
+        ];
+        foreach (Shape s in shapes)
+        {
+            foreach (DType dtype in s == decode || s == prefill || s == chunk ? new[] { DType.F32, DType.F16, DType.BF16 } : [DType.F32, DType.F16])
+            {
+                yield return Attention("paged_attention", $"{s.Name} {dtype}", s, dtype, dtype, causal: true);
+            }
+        }
+
+        yield return Attention("paged_attention", "f32 on f16 KV", chunk, DType.F32, DType.F16, causal: true);
+        yield return Attention("paged_attention", "not causal", chunk, DType.F32, DType.F32, causal: false);
+        foreach (DType dtype in new[] { DType.F32, DType.F16 })
+        {
+            yield return With(Attention("paged_attention", $"window {dtype}", chunk, dtype, dtype, causal: true), c => c.Scalars["window"] = 20);
+            yield return With(Attention("paged_attention", $"soft cap {dtype}", chunk, dtype, dtype, causal: true), c => c.Scalars["soft_cap"] = 5);
+            yield return With(Attention("paged_attention", $"scale {dtype}", decode, dtype, dtype, causal: true), c => c.Scalars["scale"] = 0.3);
+            yield return With(Attention("paged_attention", $"sinks {dtype}", decode, dtype, dtype, causal: true), c => c.Inputs["sinks"] = HostTensor.Of(DType.F32, [0, 2, -3, 6], 4));
+            yield return With(Attention("paged_attention", $"ALiBi {dtype}", chunk, dtype, dtype, causal: true), c => c.Inputs["alibi_slopes"] = HostTensor.Of(DType.F32, [0.5f, 0.25f, 0.125f, 0.0625f], 4));
+            yield return Masked(Attention("paged_attention", $"tree mask {dtype}", new Shape("mask", [4, 1, 3], [70, 9, 19]), dtype, dtype, causal: true));
+            yield return With(Attention("paged_attention", $"scores of -5e5 {dtype}", decode, dtype, dtype, causal: true), c =>
+            {
+                c.Scalars["scale"] = 1;
+                c.Inputs["q"] = HostTensor.Of(dtype, [.. c.Inputs["q"].ToDoubles().Select(v => (float)v * 3000)], c.Inputs["q"].Shape);
+            });
+        }
+
+        yield return With(Attention("paged_attention", "everything at once", chunk, DType.F32, DType.F32, causal: true), c =>
+        {
+            c.Scalars["window"] = 100;
+            c.Scalars["soft_cap"] = 30;
+            c.Inputs["sinks"] = HostTensor.Of(DType.F32, [0, 2, -3, 6], 4);
+            c.Inputs["alibi_slopes"] = HostTensor.Of(DType.F32, [0.5f, 0.25f, 0.125f, 0.0625f], 4);
+        });
+        yield return With(Attention("paged_attention", "padding rows", decode, DType.F32, DType.F32, causal: true, padding: 3), _ => { });
+
+        Shape shared = new("shared prefix", [1, 1, 3, 1], [520, 600, 530, 40]) { Prefixes = [new SharedPrefix(0, 3, 0, 512)] };
+        Shape tree = new("prefix tree", [1, 1, 1, 2], [530, 777, 800, 300]) { Prefixes = [new SharedPrefix(0, 4, 0, 256), new SharedPrefix(0, 1, 256, 256), new SharedPrefix(1, 2, 256, 512)] };
+        foreach (Shape s in new[] { shared, tree })
+        {
+            foreach (DType dtype in new[] { DType.F32, DType.F16 })
+            {
+                yield return Attention("cascade_attention", $"{s.Name} {dtype}", s, dtype, dtype, causal: true);
+            }
+        }
+
+        yield return With(Attention("cascade_attention", "window and sinks", shared, DType.F32, DType.F32, causal: true), c =>
+        {
+            c.Scalars["window"] = 300;
+            c.Inputs["sinks"] = HostTensor.Of(DType.F32, [0, 2, -3, 6], 4);
+        });
+        yield return Attention("cascade_attention", "no prefixes", chunk, DType.F32, DType.F32, causal: true);
+    }
+
+    private static OpCase With(OpCase c, Action<OpCase> change)
+    {
+        change(c);
+        return c;
+    }
+
+    private static OpCase Attention(string op, string name, Shape s, DType dtype, DType kv, bool causal, int padding = 0)
+    {
+        CaseData r = new(op + name);
+        (KvCacheOptions cache, HostStep step) = s.Plan(r, kv);
+        OpCase c = Base(op, name, s, cache, step, r, appended: true) with { PaddingRows = padding };
+        int rows = step.Tokens + padding;
+        c.Inputs["q"] = r.Tensor(dtype, rows, s.H, s.D);
+        c.Scalars["causal"] = causal ? 1 : 0;
+        c.Outputs["o"] = (dtype, [rows, s.H, s.ValueDim]);
+        c.Outputs["lse2_out"] = (DType.F32, [rows, s.H]);
+        return c;
+    }
+
+    // Random trees: each query sees a random half of the keys, and always its own slot; one row sees nothing.
+    private static OpCase Masked(OpCase c)
+    {
+        CaseData r = new("mask" + c.Name);
+        HostStep step = c.Step!;
+        int[] indptr = new int[step.Sequences + 1];
+        List<byte> mask = [];
+        for (int b = 0; b < step.Sequences; b++)
+        {
+            int rows = step.QueryIndptr[b + 1] - step.QueryIndptr[b], keys = step.KvLengths[b], width = (keys + 7) / 8;
+            for (int i = 0; i < rows && b != 1; i++)
+            {
+                byte[] row = new byte[width];
+                for (int j = 0; j < keys && !(b == 0 && i == 2); j++)
+                {
+                    if (r.Next(2) == 0 || j == keys - rows + i)
+                    {
+                        row[j / 8] |= (byte)(1 << (j % 8));
+                    }
+                }
+
+                mask.AddRange(row);
+            }
+
+            indptr[b + 1] = mask.Count;
+        }
+
+        return c with { Step = step with { Mask = [.. mask], MaskIndptr = indptr } };
+    }
+
+    private static OpCase Base(string op, string name, Shape s, KvCacheOptions cache, HostStep step, CaseData r, bool appended)
+    {
+        int[] history = [.. s.Lengths.Select((l, b) => appended ? l : l - s.Queries[b])];
+        // Sequences that share a prefix must write the same values to its pages.
+        float[] k = r.Normal((long)history.Sum() * s.Hkv * s.D), v = r.Normal((long)history.Sum() * s.Hkv * s.ValueDim);
+        int[] starts = [.. history.Select((_, b) => history[..b].Sum())];
+        foreach (SharedPrefix p in s.Prefixes)
+        {
+            for (int b = p.FirstSequence + 1; b < p.FirstSequence + p.NumSequences; b++)
+            {
+                Array.Copy(k, (starts[p.FirstSequence] + p.FirstKey) * s.Hkv * s.D, k, (starts[b] + p.FirstKey) * s.Hkv * s.D, p.NumKeys * s.Hkv * s.D);
+                Array.Copy(v, (starts[p.FirstSequence] + p.FirstKey) * s.Hkv * s.ValueDim, v, (starts[b] + p.FirstKey) * s.Hkv * s.ValueDim, p.NumKeys * s.Hkv * s.ValueDim);
+            }
+        }
+
+        return new OpCase(op, name)
+        {
+            Cache = cache,
+            Step = step,
+            History = history,
+            HistoryK = HostTensor.Of(DType.F32, k, history.Sum(), s.Hkv, s.D),
+            HistoryV = HostTensor.Of(DType.F32, v, history.Sum(), s.Hkv, s.ValueDim),
+            Bytes = history.Sum() * (long)s.Hkv * (s.D + s.ValueDim) * cache.DType.Size(),
+        };
+    }
+
+    // Reads back the slots of the step's tokens.
+    private static void ReadSlots(OpCase c, Shape s, HostStep step, DType kv)
+    {
+        List<int> rows = [];
+        for (int b = 0; b < step.Sequences; b++)
+        {
+            int queries = step.QueryIndptr[b + 1] - step.QueryIndptr[b];
+            for (int slot = step.KvLengths[b] - queries; slot < step.KvLengths[b]; slot++)
+            {
+                int page = step.PageIds[step.PageIndptr[b] + (slot / s.Page)];
+                for (int h = 0; h < s.Hkv; h++)
+                {
+                    rows.Add((((page * s.Hkv) + h) * s.Page) + (slot % s.Page));
+                }
+            }
+        }
+
+        c.Inputs["cache_rows"] = HostTensor.Of([.. rows]);
+        c.Outputs["cache_k"] = (kv, [rows.Count, s.D]);
+        c.Outputs["cache_v"] = (kv, [rows.Count, s.ValueDim]);
+    }
+}

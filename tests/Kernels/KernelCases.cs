@@ -1,0 +1,199 @@
+using Sluice.Interop;
+
+namespace Sluice.Kernels;
+
+/// <summary>
+/// The list of op cases: small here, where every backend runs all of them in every test run; whole grids on a GPU.
+/// Sizes are chosen pairwise and for what breaks kernels, not by products of everything.
+/// </summary>
+public static class KernelCases
+{
+    private static readonly DType[] Activations = [DType.F32, DType.F16, DType.BF16];
+    private static readonly Lazy<Dictionary<string, OpCase>> ByName = new(() => Build().ToDictionary(c => c.ToString()));
+
+    public static IReadOnlyCollection<OpCase> All => ByName.Value.Values;
+
+    public static OpCase Get(string name) => ByName.Value[name];
+
+    private static IEnumerable<OpCase> Build() =>
+        [.. Norms(), .. Linears(), .. Pointwise(), .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.FusedQkvs(), .. States(), .. Sampling()];
+
+    private static IEnumerable<OpCase> Norms()
+    {
+        foreach ((int t, int d) in new[] { (1, 1), (1, 64), (3, 896), (7, 100), (2, 4097), (65, 256) })
+        {
+            foreach (DType dtype in Activations)
+            {
+                string name = $"{dtype} {t}x{d}";
+                CaseData r = new("norm" + name);
+                DType weight = t == 3 ? dtype : DType.F32;
+                HostTensor x = r.Tensor(dtype, t, d), w = r.Tensor(weight, d), residual = r.Tensor(dtype, t, d);
+                long bytes = 2L * t * d * dtype.Size();
+                yield return new OpCase("rms_norm", name) { Inputs = { ["x"] = x, ["w"] = w }, Scalars = { ["eps"] = 1e-5 }, Outputs = { ["y"] = (dtype, [t, d]) }, Bytes = bytes };
+                yield return new OpCase("add_rms_norm", name)
+                {
+                    Inputs = { ["x"] = x, ["residual"] = residual, ["w"] = w }, Scalars = { ["eps"] = 1e-6 },
+                    Outputs = { ["residual"] = (dtype, [t, d]), ["y"] = (dtype, [t, d]) }, Bytes = 2 * bytes,
+                };
+            }
+        }
+
+        yield return new OpCase("rms_norm", "large values") { Inputs = { ["x"] = HostTensor.Of(DType.F32, new CaseData("large").Normal(512, 1e6f), 2, 256), ["w"] = new CaseData("w").Tensor(DType.F32, 256) }, Scalars = { ["eps"] = 1e-5 }, Outputs = { ["y"] = (DType.F32, [2, 256]) } };
+        yield return new OpCase("rms_norm", "zeros") { Inputs = { ["x"] = HostTensor.Of(DType.F16, new float[300], 3, 100), ["w"] = new CaseData("w").Tensor(DType.F32, 100) }, Scalars = { ["eps"] = 1e-5 }, Outputs = { ["y"] = (DType.F16, [3, 100]) } };
+    }
+
+    private static IEnumerable<OpCase> Linears()
+    {
+        (WeightEncoding Encoding, int Group)[] encodings =
+        [
+            (WeightEncoding.F32, 0), (WeightEncoding.F16, 0), (WeightEncoding.BF16, 0), (WeightEncoding.Q4_0, 0), (WeightEncoding.Q4_1, 0), (WeightEncoding.Q5_0, 0),
+            (WeightEncoding.Q5_1, 0), (WeightEncoding.Q8_0, 0), (WeightEncoding.Q4K, 0), (WeightEncoding.Q5K, 0), (WeightEncoding.Q6K, 0),
+            (WeightEncoding.GPTQ4, 32), (WeightEncoding.GPTQ4, 128), (WeightEncoding.AWQ4, 128), (WeightEncoding.AWQ4, 64), (WeightEncoding.INT8, 32),
+        ];
+        (int M, int N, int K)[] sizes = [(1, 40, 256), (2, 24, 512), (5, 8, 1280), (16, 72, 256), (17, 136, 512), (64, 64, 256)];
+        int turn = 0;
+        foreach ((WeightEncoding encoding, int group) in encodings)
+        {
+            foreach ((int m, int n, int k) in sizes)
+            {
+                DType dtype = Activations[turn++ % 3];
+                yield return Linear($"{dtype} {encoding}{(group > 0 ? $" g{group}" : "")} {m}x{n}x{k}", dtype, encoding, group, m, n, k, bias: turn % 2 == 0, residual: turn % 5 == 0, dtype);
+            }
+        }
+
+        // Odd sizes for the encodings that allow them, outputs of one, f32 outputs of 16-bit inputs.
+        yield return Linear("odd f32", DType.F32, WeightEncoding.F32, 0, 3, 7, 131, true, true, DType.F32);
+        yield return Linear("odd f16", DType.F16, WeightEncoding.F16, 0, 9, 33, 77, false, true, DType.F16);
+        yield return Linear("one output", DType.F32, WeightEncoding.Q8_0, 0, 1, 1, 32, true, false, DType.F32);
+        yield return Linear("f32 from f16", DType.F16, WeightEncoding.Q4_0, 0, 4, 16, 96, false, false, DType.F32);
+        yield return Linear("q4_0 one block", DType.F32, WeightEncoding.Q4_0, 0, 6, 9, 32, false, false, DType.F32);
+        OpCase ordered = Linear("act order", DType.F32, WeightEncoding.GPTQ4, 32, 3, 16, 256, false, false, DType.F32);
+        CaseData r = new("act order");
+        int[] permuted = r.Permutation(256);
+        ordered.Weights["w"] = ordered.Weights["w"] with { Order = [.. permuted.Select(p => p / 32)] };
+        yield return ordered;
+    }
+
+    public static OpCase Linear(string name, DType dtype, WeightEncoding encoding, int group, int m, int n, int k, bool bias, bool residual, DType output)
+    {
+        CaseData r = new("linear" + name);
+        HostWeight w = r.Weight(encoding, n, k, group);
+        OpCase c = new("linear", name)
+        {
+            Inputs = { ["x"] = r.Tensor(dtype, m, k) }, Weights = { ["w"] = w }, Outputs = { ["y"] = (output, [m, n]) },
+            Bytes = w.Data.Length + w.Scales.Length + w.Zeros.Length + ((long)m * ((k * dtype.Size()) + (n * output.Size()))), Flops = 2L * m * n * k,
+        };
+        if (bias)
+        {
+            c.Inputs["bias"] = r.Tensor(DType.F32, n);
+        }
+
+        if (residual)
+        {
+            c.Inputs["residual"] = r.Tensor(output, m, n);
+        }
+
+        return c;
+    }
+
+    private static IEnumerable<OpCase> Pointwise()
+    {
+        foreach (DType dtype in Activations)
+        {
+            CaseData r = new($"pointwise {dtype}");
+            foreach (WeightEncoding encoding in new[] { WeightEncoding.F32, WeightEncoding.F16, WeightEncoding.Q4_0, WeightEncoding.Q8_0, WeightEncoding.Q6K, WeightEncoding.Q4K })
+            {
+                yield return new OpCase("embedding", $"{dtype} {encoding}")
+                {
+                    Inputs = { ["ids"] = HostTensor.Of([5, 0, 18, 5, -1, 19]) }, Weights = { ["table"] = r.Weight(encoding, 19, 256) }, Scalars = { ["scale"] = encoding == WeightEncoding.F32 ? 1 : 3.5 },
+                    Outputs = { ["y"] = (dtype, [6, 256]) },
+                };
+            }
+
+            yield return new OpCase("gather", $"{dtype}") { Inputs = { ["x"] = r.Tensor(dtype, 9, 37), ["rows"] = HostTensor.Of([8, 0, 0, 9, 3]) }, Outputs = { ["y"] = (dtype, [5, 37]) } };
+            foreach (Activation activation in Enum.GetValues<Activation>())
+            {
+                yield return new OpCase("gated_activation", $"{dtype} {activation}")
+                {
+                    Inputs = { ["gate"] = HostTensor.Of(dtype, r.Normal(3 * 173, 4), 3, 173), ["up"] = r.Tensor(dtype, 3, 173) }, Scalars = { ["activation"] = (int)activation }, Outputs = { ["y"] = (dtype, [3, 173]) },
+                };
+            }
+
+            foreach ((RopeKind kind, int h, int d, int rotated) in new[] { (RopeKind.Half, 3, 64, 64), (RopeKind.Interleaved, 2, 64, 64), (RopeKind.Half, 1, 96, 32), (RopeKind.Interleaved, 4, 10, 6) })
+            {
+                yield return new OpCase("rope", $"{dtype} {kind} {h}x{d} r{rotated}")
+                {
+                    Inputs = { ["x"] = r.Tensor(dtype, 5, h, d), ["positions"] = HostTensor.Of([0, 1, 77, 8191, 1 << 20]), ["inv_freq"] = HostTensor.Of(DType.F32, InvFreq(rotated), rotated / 2) },
+                    Scalars = { ["kind"] = (int)kind, ["scale"] = kind == RopeKind.Half ? 1 : 1.25 }, Outputs = { ["y"] = (dtype, [5, h, d]) },
+                };
+            }
+        }
+    }
+
+    public static float[] InvFreq(int rotated) => [.. Enumerable.Range(0, rotated / 2).Select(i => MathF.Pow(10000, -2f * i / rotated))];
+
+    private static IEnumerable<OpCase> States()
+    {
+        foreach (DType dtype in Activations)
+        {
+            CaseData r = new($"states {dtype}");
+            float[] lse = r.Normal(3 * 5 * 4, 3);
+            float[] o = r.Normal(3L * 5 * 4 * 32);
+            // One row without any key, one with a single state, one whose empty state holds NaN, one far below the others.
+            lse[0] = lse[20] = lse[40] = float.NegativeInfinity;
+            lse[1] = lse[21] = float.NegativeInfinity;
+            o[32] = float.NaN;
+            lse[2] = -5e5f;
+            lse[3] = lse[23] = lse[43] = -5e5f;
+            yield return new OpCase("merge_states", $"{dtype}")
+            {
+                Inputs = { ["o"] = HostTensor.Of(dtype, o, 3, 5, 4, 32), ["lse2"] = HostTensor.Of(DType.F32, lse, 3, 5, 4) }, Outputs = { ["y"] = (dtype, [5, 4, 32]), ["y_lse2"] = (DType.F32, [5, 4]) },
+            };
+            yield return new OpCase("merge_states", $"{dtype} one state")
+            {
+                Inputs = { ["o"] = r.Tensor(dtype, 1, 2, 3, 20), ["lse2"] = r.Tensor(DType.F32, 1, 2, 3) }, Outputs = { ["y"] = (dtype, [2, 3, 20]) },
+            };
+        }
+    }
+
+    private static IEnumerable<OpCase> Sampling()
+    {
+        foreach ((int b, int v) in new[] { (1, 512), (4, 1000), (3, 33), (2, 1) })
+        {
+            CaseData r = new($"sampling {b}x{v}");
+            HostTensor logits = HostTensor.Of(DType.F32, r.Normal((long)b * v, 3), b, v);
+            yield return new OpCase("argmax", $"{b}x{v}") { Inputs = { ["logits"] = logits }, Outputs = { ["ids"] = (DType.I32, [b]) } };
+            yield return new OpCase("log_probs", $"{b}x{v}")
+            {
+                Inputs = { ["logits"] = logits, ["ids"] = HostTensor.Of(r.Ints(b, v)) }, Outputs = { ["log_probs"] = (DType.F32, [b]), ["top_ids"] = (DType.I32, [b, Math.Min(v, 5)]), ["top_log_probs"] = (DType.F32, [b, Math.Min(v, 5)]) },
+            };
+            yield return new OpCase("penalties", $"{b}x{v}")
+            {
+                Inputs =
+                {
+                    ["logits"] = logits, ["history"] = HostTensor.Of([.. r.Ints(b * 10, v), -1, v]), ["history_indptr"] = HostTensor.Of([.. Enumerable.Range(0, b).Select(i => i * 10), (b * 10) + 2]),
+                    ["repetition"] = HostTensor.Of(DType.F32, [.. Enumerable.Range(0, b).Select(i => 1 + (0.2f * i))], b), ["presence"] = r.Tensor(DType.F32, b), ["frequency"] = r.Tensor(DType.F32, b),
+                    ["bias_ids"] = HostTensor.Of(r.Ints(b * 2, v)), ["bias_values"] = r.Tensor(DType.F32, b * 2), ["bias_indptr"] = HostTensor.Of([.. Enumerable.Range(0, b + 1).Select(i => i * 2)]),
+                },
+                Outputs = { ["logits"] = (DType.F32, [b, v]) },
+            };
+            foreach ((float temperature, int k, float p, float min) in new[] { (0f, 0, 1f, 0f), (1f, 0, 1f, 0f), (0.8f, 40, 1f, 0f), (1.2f, 0, 0.9f, 0f), (1f, 0, 1f, 0.05f), (0.7f, 20, 0.8f, 0.1f), (1f, 1, 1f, 0f) })
+            {
+                yield return new OpCase("sample", $"{b}x{v} t{temperature} k{k} p{p} m{min}")
+                {
+                    Inputs =
+                    {
+                        ["logits"] = logits, ["temperature"] = HostTensor.Of(DType.F32, Enumerable.Repeat(temperature, b).ToArray(), b), ["top_k"] = HostTensor.Of(Enumerable.Repeat(k, b).ToArray()),
+                        ["top_p"] = HostTensor.Of(DType.F32, Enumerable.Repeat(p, b).ToArray(), b), ["min_p"] = HostTensor.Of(DType.F32, Enumerable.Repeat(min, b).ToArray(), b),
+                        ["seed"] = HostTensor.Of([.. Enumerable.Range(0, b).Select(i => (1L << 40) + i)]), ["position"] = HostTensor.Of([.. Enumerable.Range(0, b).Select(i => (long)(100 * i))]),
+                    },
+                    Outputs = { ["ids"] = (DType.I32, [b]) },
+                };
+            }
+        }
+
+        // Ties go to the lowest id; NaN never wins.
+        yield return new OpCase("argmax", "ties and NaN") { Inputs = { ["logits"] = HostTensor.Of(DType.F32, [1, 3, 3, 2, float.NaN, 3, -1, 3, float.NaN, float.NaN, float.NaN, float.NaN, float.NegativeInfinity, float.NegativeInfinity, -5e5f, float.NegativeInfinity], 4, 4) }, Outputs = { ["ids"] = (DType.I32, [4]) } };
+        yield return new OpCase("log_probs", "far below") { Inputs = { ["logits"] = HostTensor.Of(DType.F32, [-5e5f, -5e5f, -5e5f, -5e5f, 0, float.NegativeInfinity, 1, 2], 2, 4), ["ids"] = HostTensor.Of([2, 3]) }, Outputs = { ["log_probs"] = (DType.F32, [2]), ["top_ids"] = (DType.I32, [2, 4]), ["top_log_probs"] = (DType.F32, [2, 4]) } };
+    }
+}

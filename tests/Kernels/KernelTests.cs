@@ -1,0 +1,86 @@
+using System.Collections.Concurrent;
+using Sluice.Interop;
+using Sluice.Kernels;
+
+namespace Sluice.Tests.Kernels;
+
+/// <summary>Every case on every backend against the reference.</summary>
+public sealed class KernelTests
+{
+    private static readonly ConcurrentDictionary<string, (Dictionary<string, HostTensor> Truth, Dictionary<string, HostTensor> Naive)> Expected = new();
+
+    public static TheoryData<string, string> Rows()
+    {
+        TheoryData<string, string> rows = [];
+        foreach (OpCase c in KernelCases.All)
+        {
+            foreach (string target in Targets.Names)
+            {
+                rows.Add(c.ToString(), target);
+            }
+        }
+
+        return rows;
+    }
+
+    [Theory]
+    [MemberData(nameof(Rows))]
+    public void Op_is_as_close_to_the_truth_as_naive_loops(string name, string target)
+    {
+        Device device = OpenOrSkip(target);
+        OpCase c = KernelCases.Get(name);
+        (Dictionary<string, HostTensor> truth, Dictionary<string, HostTensor> naive) = Expected.GetOrAdd(name, _ => (RunOnce(Targets.Open("truth"), c), RunOnce(Targets.Open("naive"), c)));
+        using OpRunner runner = new(device, c);
+        runner.Run();
+        Dictionary<string, HostTensor> first = runner.Read();
+        foreach (string output in c.Outputs.Keys)
+        {
+            Tolerance.AssertClose(output, first[output], truth[output], naive[output]);
+        }
+
+        // The second run finds the workspace that the first left.
+        if (!c.Outputs.Keys.Any(c.Inputs.ContainsKey))
+        {
+            runner.Run();
+            Dictionary<string, HostTensor> second = runner.Read();
+            Assert.All(c.Outputs.Keys, output => Assert.Equal(first[output].Data, second[output].Data));
+        }
+    }
+
+    [Fact]
+    public void Cases_can_be_written_for_the_native_driver()
+    {
+        string folder = Environment.GetEnvironmentVariable("SLUICE_CASE_DIR") is { Length: > 0 } named ? named : Directory.CreateTempSubdirectory("sluice-cases").FullName;
+        Directory.CreateDirectory(folder);
+        int index = 0;
+        foreach (OpCase c in KernelCases.All)
+        {
+            string path = Path.Combine(folder, $"{index++:0000}-{c.Op}.case");
+            c.Write(path);
+            Assert.True(new FileInfo(path).Length > 64, path);
+        }
+    }
+
+    internal static Device OpenOrSkip(string target)
+    {
+        try
+        {
+            return Targets.Open(target);
+        }
+        catch (SluiceException e) when (e.Status is Status.ErrNoDevice or Status.ErrUnsupported)
+        {
+            Assert.Skip($"{target}: {e.Message}");
+            throw;
+        }
+    }
+
+    private static Dictionary<string, HostTensor> RunOnce(Device device, OpCase c)
+    {
+        lock (device)
+        {
+            using OpRunner runner = new(device, c);
+            runner.Run();
+            return runner.Read();
+        }
+    }
+}

@@ -1,0 +1,229 @@
+using System.Runtime.InteropServices;
+using Sluice.Interop;
+
+namespace Sluice.Kernels;
+
+/// <summary>A case on one device: everything is uploaded once, then the op can run any number of times.</summary>
+public sealed class OpRunner : IDisposable
+{
+    private readonly OpCase _case;
+    private readonly Dictionary<string, Tensor> _tensors = [];
+    private readonly Dictionary<string, Weight> _weights = [];
+    private readonly KvCache? _cache;
+    private readonly Batch? _batch;
+
+    public OpRunner(Device device, OpCase opCase)
+    {
+        _case = opCase;
+        Stream = device.CreateStream();
+        foreach ((string name, HostTensor t) in opCase.Inputs)
+        {
+            _tensors[name] = Stream.CreateTensor<byte>(t.DType, t.Data, t.Shape);
+        }
+
+        foreach ((string name, (DType dtype, long[] shape)) in opCase.Outputs)
+        {
+            if (!_tensors.ContainsKey(name))
+            {
+                _tensors[name] = Stream.CreateTensor(dtype, shape);
+                Stream.Fill(_tensors[name].Buffer!, 0, 0xff, (ulong)Math.Max(_tensors[name].Count * dtype.Size(), 1));
+            }
+        }
+
+        foreach ((string name, HostWeight w) in opCase.Weights)
+        {
+            _weights[name] = Weight.Create(Stream, new WeightSource
+            {
+                Encoding = w.Encoding, Rows = w.Rows, Cols = w.Cols, Group = w.Group, Data = w.Data, Scales = w.Scales, Zeros = w.Zeros, Order = w.Order,
+            });
+        }
+
+        if (opCase.Cache is not null)
+        {
+            (_cache, _batch) = CreateCache(opCase.Cache, opCase.Step!);
+        }
+
+        Stream.Reserve(Stream.Measure(Run));
+    }
+
+    public ComputeStream Stream { get; }
+
+    public Tensor this[string name] => _tensors.GetValueOrDefault(name);
+
+    /// <summary>Puts the op on the stream once.</summary>
+    public void Run()
+    {
+        OpCase c = _case;
+        switch (c.Op)
+        {
+            case "embedding":
+                Stream.Embedding(this["ids"], _weights["table"], c.Scalar("scale"), this["y"]);
+                break;
+            case "gather":
+                Stream.Gather(this["x"], this["rows"], this["y"]);
+                break;
+            case "rms_norm":
+                Stream.RmsNorm(this["x"], this["w"], c.Scalar("eps"), this["y"]);
+                break;
+            case "add_rms_norm":
+                Stream.AddRmsNorm(this["x"], this["residual"], this["w"], c.Scalar("eps"), this["y"]);
+                break;
+            case "linear":
+                Stream.Linear(this["x"], _weights["w"], this["y"], this["bias"], this["residual"]);
+                break;
+            case "rope":
+                Stream.Rope(this["x"], this["positions"], this["inv_freq"], (RopeKind)(int)c.Scalar("kind"), c.Scalar("scale"), this["y"]);
+                break;
+            case "kv_append":
+                Stream.KvAppend(_cache!, 0, _batch!, this["k"], this["v"]);
+                ReadCache();
+                break;
+            case "fused_qkv":
+                Stream.FusedQkv(new FusedQkvArgs
+                {
+                    X = this["x"], NormWeight = this["norm_weight"], Wq = _weights["wq"], Wk = _weights["wk"], Wv = _weights["wv"],
+                    BiasQ = this["bias_q"], BiasK = this["bias_k"], BiasV = this["bias_v"], NormQ = this["norm_q"], NormK = this["norm_k"],
+                    InvFreq = this["inv_freq"], Cache = _cache!, Batch = _batch!, Q = this["q"],
+                    NormEps = 1e-5f, QkNormEps = 1e-6f, RopeScale = c.Scalar("rope_scale"), RopeKind = (RopeKind)(int)c.Scalar("kind"),
+                });
+                ReadCache();
+                break;
+            case "paged_attention":
+                Stream.PagedAttention(Attention());
+                break;
+            case "cascade_attention":
+                Stream.CascadeAttention(Attention());
+                break;
+            case "merge_states":
+                Stream.MergeStates(this["o"], this["lse2"], this["y"], this["y_lse2"]);
+                break;
+            case "gated_activation":
+                Stream.GatedActivation((Activation)(int)c.Scalar("activation"), this["gate"], this["up"], this["y"]);
+                break;
+            case "penalties":
+                Stream.Penalties(new PenaltiesArgs
+                {
+                    Logits = this["logits"], History = this["history"], HistoryIndptr = this["history_indptr"], Repetition = this["repetition"],
+                    Presence = this["presence"], Frequency = this["frequency"], BiasIds = this["bias_ids"], BiasValues = this["bias_values"], BiasIndptr = this["bias_indptr"],
+                });
+                break;
+            case "argmax":
+                Stream.ArgMax(this["logits"], this["ids"]);
+                break;
+            case "sample":
+                Stream.Sample(new SampleArgs
+                {
+                    Logits = this["logits"], Temperature = this["temperature"], TopK = this["top_k"], TopP = this["top_p"], MinP = this["min_p"],
+                    Seed = this["seed"], Position = this["position"], Ids = this["ids"],
+                });
+                break;
+            case "log_probs":
+                Stream.LogProbs(this["logits"], this["ids"], this["log_probs"], this["top_ids"], this["top_log_probs"]);
+                break;
+            default:
+                throw new InvalidOperationException($"no op is called {c.Op}");
+        }
+    }
+
+    /// <summary>Every output, after the stream is done.</summary>
+    public Dictionary<string, HostTensor> Read()
+    {
+        Dictionary<string, HostTensor> outputs = [];
+        foreach ((string name, (DType dtype, long[] shape)) in _case.Outputs)
+        {
+            byte[] data = new byte[_tensors[name].Count * dtype.Size()];
+            if (data.Length > 0)
+            {
+                Stream.Download(_tensors[name], data.AsSpan());
+            }
+
+            outputs[name] = new HostTensor(dtype, shape, data);
+        }
+
+        return outputs;
+    }
+
+    public void Dispose()
+    {
+        foreach (Tensor t in _tensors.Values)
+        {
+            t.Buffer?.Dispose();
+        }
+
+        foreach (Weight w in _weights.Values)
+        {
+            w.Dispose();
+        }
+
+        _batch?.Dispose();
+        _cache?.Dispose();
+        Stream.Dispose();
+    }
+
+    private AttentionArgs Attention() => new()
+    {
+        Cache = _cache!, Batch = _batch!, Q = this["q"], O = this["o"], Lse2 = this["lse2_out"], Sinks = this["sinks"], AlibiSlopes = this["alibi_slopes"],
+        Scale = _case.Scalar("scale"), SoftCap = _case.Scalar("soft_cap"), Window = (int)_case.Scalar("window"), Causal = _case.Scalar("causal") != 0,
+    };
+
+    // The pool's rows that the step wrote, as [rows, Hkv * D]: a row of the pool is one slot of one head.
+    private void ReadCache()
+    {
+        (Tensor keys, Tensor values) = _cache!.Layer(0);
+        foreach ((Tensor pool, string name) in new[] { (keys, "cache_k"), (values, "cache_v") })
+        {
+            Tensor rows = new(null, pool.Pointer, pool.Offset, pool.DType, [pool.Shape(0) * pool.Shape(1) * pool.Shape(2), pool.Shape(3)]);
+            if (!this[name].IsAbsent)
+            {
+                Stream.Gather(rows, this["cache_rows"], this[name]);
+            }
+        }
+    }
+
+    // Every slot gets NaN, then each sequence its history: through the ABI alone, so it works wherever the pool lies.
+    private (KvCache Cache, Batch Batch) CreateCache(KvCacheOptions options, HostStep step)
+    {
+        KvCache cache = new(Stream, options);
+        int slots = options.Pages * options.PageSize;
+        using (Batch all = new(Stream, cache, new BatchOptions(slots, 1, options.Pages)))
+        {
+            all.Update(Stream, new BatchStep { QueryIndptr = [0, slots], KvLengths = [slots], PageIndptr = [0, options.Pages], PageIds = Enumerable.Range(0, options.Pages).ToArray() });
+            float[] nan = new float[slots * options.KvHeads * Math.Max(options.KeyDim, options.ValueDim)];
+            Array.Fill(nan, float.NaN);
+            Tensor k = Stream.CreateTensor<float>(DType.F32, nan.AsSpan(0, slots * options.KvHeads * options.KeyDim), slots, options.KvHeads, options.KeyDim);
+            Tensor v = Stream.CreateTensor<float>(DType.F32, nan.AsSpan(0, slots * options.KvHeads * options.ValueDim), slots, options.KvHeads, options.ValueDim);
+            Append(cache, all, k, v);
+        }
+
+        int history = _case.History.Sum();
+        if (history > 0)
+        {
+            int[] indptr = new int[step.Sequences + 1];
+            for (int b = 0; b < step.Sequences; b++)
+            {
+                indptr[b + 1] = indptr[b] + _case.History[b];
+            }
+
+            using Batch past = new(Stream, cache, new BatchOptions(history, step.Sequences, Math.Max(1, step.PageIds.Length)));
+            past.Update(Stream, new BatchStep { QueryIndptr = indptr, KvLengths = _case.History, PageIndptr = step.PageIndptr, PageIds = step.PageIds });
+            Append(cache, past, Stream.CreateTensor<byte>(DType.F32, _case.HistoryK!.Data, _case.HistoryK.Shape), Stream.CreateTensor<byte>(DType.F32, _case.HistoryV!.Data, _case.HistoryV.Shape));
+        }
+
+        Batch batch = new(Stream, cache, new BatchOptions(
+            Math.Max(1, step.Tokens + _case.PaddingRows), Math.Max(1, step.Sequences + 2), Math.Max(1, step.PageIds.Length + 3), step.Mask.Length, step.Prefixes.Length));
+        batch.Update(Stream, new BatchStep
+        {
+            QueryIndptr = step.QueryIndptr, KvLengths = step.KvLengths, PageIndptr = step.PageIndptr, PageIds = step.PageIds,
+            Positions = step.Positions, Mask = step.Mask, MaskIndptr = step.MaskIndptr, Prefixes = step.Prefixes,
+        });
+        return (cache, batch);
+
+        void Append(KvCache cache, Batch batch, Tensor k, Tensor v)
+        {
+            Stream.Reserve(Stream.Measure(() => Stream.KvAppend(cache, 0, batch, k, v)));
+            Stream.KvAppend(cache, 0, batch, k, v);
+            k.Buffer!.Dispose();
+            v.Buffer!.Dispose();
+        }
+    }
+}

@@ -1,4 +1,5 @@
 // Every op: its arguments checked once for all backends, then handed to the backend's table.
+#include <algorithm>
 #include <cmath>
 
 #include "tensor.h"
@@ -27,10 +28,6 @@ void dispatch(sl_stream& s, op<Args> op_table::*member, const Args& args) {
   } else {
     o.run(*s.impl, args);
   }
-}
-
-int64_t extent(const sl_tensor* t, int32_t dimension) {
-  return t != nullptr && t->rank > dimension && t->rank <= SL_MAX_RANK ? t->shape[dimension] : any;
 }
 
 uint32_t f32_or(const view& x) { return only(SL_DTYPE_F32) | only(x.dtype); }

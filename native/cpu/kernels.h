@@ -1,0 +1,137 @@
+// What the instruction sets have in common: plain structs, and one table of kernels that each of them fills. A kernel
+// works on the range that it is given, on one thread; threads, checks and memory are the caller's.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sluice.h"
+
+namespace sl::cpu {
+
+// ---------------------------------------------------------------- weights
+
+// Rows stand in panels of 16, one a lane. A quantised panel holds its blocks of 32 values along K, then their scales:
+//   a block: 8 groups of 4 values of each row. 8 bits: 64 bytes a group. 4 bits: 4 x 64 bytes, group g in the low and
+//   g + 4 in the high nibbles of part g. 5 bits: another 64 bytes, bit g belongs to group g. 6 bits: another 128 bytes,
+//   bits 2(g%4) of part g/4.
+//   scales, 16 values (a row each) of every kind:
+//     half         a block: f16 scale
+//     half_bias    a block: f16 scale, f16 bias
+//     half_zero    a block: f16 scale, u8 zero point
+//     full         a block: f32 scale
+//     super        eight blocks: f16 d, f16 dmin, then a block: u8 scale, u8 min   (w = d scale q - dmin min)
+//     super_signed eight blocks: f16 d, then a half block: i8 scale               (w = d scale (q - 32))
+// A dense panel holds for each k its 16 values.
+enum class weight_format : int32_t {
+  f32, f16, bf16,
+  q4_half, q4_bias, q4_zero, q4_super,  // Q4_0; Q4_1; GPTQ4, AWQ4; Q4_K
+  q5_half, q5_bias, q5_super,           // Q5_0; Q5_1; Q5_K
+  q6_super,                             // Q6_K
+  q8_half, q8_full,                     // Q8_0; INT8
+  count
+};
+
+constexpr int64_t kPanelRows = 16;
+constexpr int64_t kBlock = 32;   // values along K that share a scale of x
+constexpr int64_t kSuper = 256;  // values of a super block
+
+struct packed_weight {
+  const uint8_t* data;
+  int64_t rows, cols;
+  int64_t panel_bytes;
+  int64_t scales_offset;  // in a panel
+  weight_format format;
+};
+
+// x as a product takes it: int8 by blocks of 32 (value = scale * q), with the sums of each half block for the weights'
+// zero points and biases.
+struct packed_rows {
+  int8_t* values;   // [M, K]
+  float* scales;    // [M, K/32]
+  int32_t* sums;    // [M, K/16]
+};
+
+struct linear_task {
+  packed_weight weight;
+  packed_rows packed;         // quantised weights
+  const float* x;             // dense weights: [M, K]
+  int64_t x_stride;
+  int64_t first_row, last_row;      // of x
+  int64_t first_panel, last_panel;  // of the weight
+  void* y;
+  int64_t y_stride;
+  const void* bias;      // or null
+  const void* residual;  // of y's dtype, or null
+  int64_t residual_stride;
+  sl_dtype y_dtype, bias_dtype;
+};
+
+// ---------------------------------------------------------------- attention
+
+// The running state of a query row: sum[Dv padded to 16], then max and total; o = sum / total, relative to 2^max.
+constexpr int64_t state_floats(int64_t value_dim) { return (value_dim + 15) / 16 * 16 + 16; }
+
+struct attention_row {
+  const float* q;       // [D], times scale (times log2(e) where there is no cap)
+  float* state;
+  const uint8_t* mask;  // bits from key 0, or null
+  int64_t first, last;  // the keys that it may see
+  float slope;          // ALiBi's, times log2(e)
+  int32_t position;
+};
+
+// Rows that share their keys: chunks of SL_ATTENTION_CHUNK from first_key on (a multiple of it), each reduced from
+// nothing and merged into the rows' states from left to right.
+struct attention_task {
+  const char *keys, *values;  // pools of the layer
+  const int32_t* pages;       // of the sequence
+  const attention_row* rows;
+  char* scratch;              // attention_scratch(...) bytes, aligned to 64
+  int64_t first_key, last_key;
+  int32_t count;              // rows
+  int32_t kv_head, kv_heads, page_size, key_dim, value_dim;
+  sl_dtype dtype;
+  float soft_cap;   // 0: none
+  bool alibi;
+  int64_t keys_read;          // out
+};
+
+constexpr int64_t attention_scratch(int64_t rows, int64_t key_dim, int64_t value_dim) {
+  const int64_t D = (key_dim + 15) / 16 * 16, Dv = (value_dim + 15) / 16 * 16, padded = rows + 8;
+  // scores and chunk states of the rows, a tile of 16 keys and one of 16 values
+  return (padded * SL_ATTENTION_CHUNK + padded * state_floats(value_dim) + 16 * D + 16 * Dv) * 4 + 256;
+}
+
+// ---------------------------------------------------------------- the table
+
+struct row {  // a row of an activation tensor
+  void* data;
+  sl_dtype dtype;
+};
+
+struct kernels {
+  void (*linear)(const linear_task&);
+  void (*attend)(attention_task&);
+  void (*merge)(float* state, const float* other, int64_t value_dim);
+  // o = sum / total, with the sink (times log2(e)) where there is one; returns lse2.
+  float (*finish)(const float* state, int64_t value_dim, bool has_sink, float sink, row o);
+
+  void (*widen)(row x, int64_t count, float scale, float* y);       // y = scale * x
+  void (*narrow)(const float* x, int64_t count, row y);
+  void (*pack_row)(row x, int64_t count, int8_t* values, float* scales, int32_t* sums);  // count a multiple of 32
+  void (*rms_norm)(row x, row w, int64_t count, float eps, row y);
+  void (*add)(row x, row y, int64_t count);                         // y += x
+  void (*turn)(float* head, const float* cosines, const float* sines, int64_t pairs, sl_rope_kind kind);
+  void (*gate)(sl_activation activation, row gate, row up, int64_t count, row y);
+  void (*merge_states)(const void* o, int64_t o_stride, sl_dtype o_dtype, const float* lse2, int64_t lse_stride,
+                       int64_t states, int64_t count, row y, float* y_lse2);
+  float (*largest)(const float* x, int64_t count);                  // NaN never wins; -inf where there is nothing else
+  double (*sum_exp)(const float* x, int64_t count, float shift);    // sum of e^(x - shift), NaN left out
+};
+
+namespace portable { const kernels& table(); }
+namespace avx2 { const kernels& table(); }
+namespace avx512 { const kernels& table(); }
+
+}  // namespace sl::cpu

@@ -1,0 +1,307 @@
+// y[m,n] = sum_k x[m,k] w[n,k] + bias + residual, over panels of 16 rows of w.
+//
+// Quantised: a block's 32 products are summed in integers, exactly; each block's sum is scaled and added to the row's
+// f32 sum, block after block. Dense: f32 fused multiply-adds along k, in stretches of 256 whose sums are added up.
+// Either way the operations that make y[m,n] and their order do not depend on the rows beside m, so a row's result is
+// the same to the bit in any batch. Many rows share each unpacked block; one row is bound by reading w.
+#include "simd.h"
+
+namespace sl::cpu::SL_ISA {
+namespace {
+
+// ---- blocks of 32 values, unpacked to eight groups of 4 x 16 bytes
+
+template <int Bits>
+constexpr int64_t kBlockBytes = Bits * 64;
+
+template <int Bits>
+inline void unpack(const uint8_t* p, u8x64* w) {
+  if constexpr (Bits == 8) {
+    SL_UNROLL for (int g = 0; g < 8; ++g) w[g] = load_bytes(p + 64 * g);
+  } else {
+    SL_UNROLL for (int g = 0; g < 4; ++g) {
+      const u8x64 both = load_bytes(p + 64 * g);
+      w[g] = low_nibbles(both);
+      w[g + 4] = high_nibbles(both);
+    }
+  }
+  if constexpr (Bits == 5) {
+    const u8x64 plane = load_bytes(p + 256);
+    w[0] = with_bits<4, 16>(w[0], plane);
+    w[1] = with_bits<3, 16>(w[1], plane);
+    w[2] = with_bits<2, 16>(w[2], plane);
+    w[3] = with_bits<1, 16>(w[3], plane);
+    w[4] = with_bits<0, 16>(w[4], plane);
+    w[5] = with_bits<-1, 16>(w[5], plane);
+    w[6] = with_bits<-2, 16>(w[6], plane);
+    w[7] = with_bits<-3, 16>(w[7], plane);
+  }
+  if constexpr (Bits == 6) {
+    SL_UNROLL for (int half = 0; half < 2; ++half) {
+      const u8x64 plane = load_bytes(p + 256 + 64 * half);
+      w[4 * half] = with_bits<4, 48>(w[4 * half], plane);
+      w[4 * half + 1] = with_bits<2, 48>(w[4 * half + 1], plane);
+      w[4 * half + 2] = with_bits<0, 48>(w[4 * half + 2], plane);
+      w[4 * half + 3] = with_bits<-2, 48>(w[4 * half + 3], plane);
+    }
+  }
+}
+
+// start + the dot product of half a block with 16 rows.
+template <int Bits>
+inline i32x16 dot_half(const u8x64* w, const int8_t* x, int32_t start) {
+  i32x16 s = set1_i32(start);
+  SL_UNROLL for (int g = 0; g < 4; ++g) s = Bits == 8 ? dot4_wide(s, w[g], x + 4 * g) : dot4(s, w[g], x + 4 * g);
+  return s;
+}
+
+// sum of (w - Zero) x, in two chains: these are integers, so the order is free.
+template <int Bits, int Zero>
+inline f32x16 dot_block(const u8x64* w, const int8_t* x, const int32_t* sums) {
+  const int32_t start = Zero == 0 ? 0 : -Zero * (sums[0] + sums[1]);
+  return to_f32(add(dot_half<Bits>(w, x, start), dot_half<Bits>(w + 4, x + 16, 0)));
+}
+
+// Types without a bias have their zero in the middle.
+template <int Bits>
+constexpr int kZero = Bits == 8 ? kWideZero : 1 << (Bits - 1);
+
+// ---- the kinds of scales; `add` puts a block's products onto a row's sum
+
+struct scales_half {
+  f32x16 scale;
+  void load_block(const uint8_t* p, int64_t block) { scale = load_f16(p + block * 32); }
+  template <int Bits>
+  f32x16 add_block(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale) const {
+    return fma(dot_block<Bits, kZero<Bits>>(w, x, sums), scale * set1(x_scale), sum);
+  }
+};
+
+struct scales_full {
+  f32x16 scale;
+  void load_block(const uint8_t* p, int64_t block) { scale = load((const float*)(p + block * 64)); }
+  template <int Bits>
+  f32x16 add_block(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale) const {
+    return fma(dot_block<Bits, kZero<Bits>>(w, x, sums), scale * set1(x_scale), sum);
+  }
+};
+
+// sum of (scale q + bias) x = scale (sum of q x) + bias (sum of x)
+template <int Bits>
+inline f32x16 add_affine(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale, f32x16 scale, f32x16 bias) {
+  const f32x16 products = fma(dot_block<Bits, 0>(w, x, sums), scale, bias * set1((float)(sums[0] + sums[1])));
+  return fma(products, set1(x_scale), sum);
+}
+
+struct scales_bias {
+  f32x16 scale, bias;
+  void load_block(const uint8_t* p, int64_t block) {
+    scale = load_f16(p + block * 64);
+    bias = load_f16(p + block * 64 + 32);
+  }
+  template <int Bits>
+  f32x16 add_block(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale) const {
+    return add_affine<Bits>(sum, w, x, sums, x_scale, scale, bias);
+  }
+};
+
+struct scales_zero {
+  f32x16 scale, zeros;
+  void load_block(const uint8_t* p, int64_t block) {
+    scale = load_f16(p + block * 48);
+    zeros = load_u8(p + block * 48 + 32);
+  }
+  template <int Bits>
+  f32x16 add_block(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale) const {
+    // q x - zero x in whole numbers below 2^24: exact in f32
+    const f32x16 products = dot_block<Bits, 0>(w, x, sums) - zeros * set1((float)(sums[0] + sums[1]));
+    return fma(products, scale * set1(x_scale), sum);
+  }
+};
+
+struct scales_super {
+  f32x16 scale, bias;
+  void load_block(const uint8_t* p, int64_t block) {
+    const uint8_t* super = p + block / 8 * 320;
+    const uint8_t* own = super + 64 + block % 8 * 32;
+    scale = load_f16(super) * load_u8(own);
+    bias = zero() - load_f16(super + 32) * load_u8(own + 16);
+  }
+  template <int Bits>
+  f32x16 add_block(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale) const {
+    return add_affine<Bits>(sum, w, x, sums, x_scale, scale, bias);
+  }
+};
+
+struct scales_super_signed {
+  f32x16 first, second;
+  void load_block(const uint8_t* p, int64_t block) {
+    const uint8_t* super = p + block / 8 * 288;
+    const uint8_t* own = super + 32 + block % 8 * 32;
+    const f32x16 d = load_f16(super);
+    first = d * load_i8(own);
+    second = d * load_i8(own + 16);
+  }
+  template <int Bits>
+  f32x16 add_block(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale) const {
+    const f32x16 a = to_f32(dot_half<Bits>(w, x, -32 * sums[0])), b = to_f32(dot_half<Bits>(w + 4, x + 16, -32 * sums[1]));
+    return fma(fma(b, second, a * first), set1(x_scale), sum);
+  }
+};
+
+// ---- what is common to quantised and dense
+
+inline void finish_row(const linear_task& t, int64_t m, int64_t n, f32x16 sum) {
+  const int64_t count = t.weight.rows - n;
+  if (t.bias != nullptr) sum = sum + load_some(t.bias_dtype, t.bias, n, count);
+  if (t.residual != nullptr) sum = sum + load_some(t.y_dtype, t.residual, m * t.residual_stride + n, count);
+  store_some(t.y_dtype, t.y, m * t.y_stride + n, count, sum);
+}
+
+template <int Bits, typename Scales, int Rows>
+void quantised_tile(const linear_task& t, int64_t panel, int64_t m, int64_t rows) {
+  const int64_t K = t.weight.cols, blocks = K / kBlock;
+  const uint8_t* quants = t.weight.data + panel * t.weight.panel_bytes;
+  const uint8_t* scales = quants + t.weight.scales_offset;
+  const int8_t* x[Rows];
+  const float* x_scales[Rows];
+  const int32_t* x_sums[Rows];
+  f32x16 sum[Rows];
+  SL_UNROLL for (int r = 0; r < Rows; ++r) {
+    const int64_t row = m + (r < rows ? r : 0);  // lanes of no row repeat the first and are thrown away
+    x[r] = t.packed.values + row * K;
+    x_scales[r] = t.packed.scales + row * blocks;
+    x_sums[r] = t.packed.sums + row * 2 * blocks;
+    sum[r] = zero();
+  }
+  for (int64_t b = 0; b < blocks; ++b) {
+    u8x64 w[8];
+    Scales s;
+    unpack<Bits>(quants + b * kBlockBytes<Bits>, w);
+    s.load_block(scales, b);
+    SL_UNROLL for (int r = 0; r < Rows; ++r)
+      sum[r] = s.template add_block<Bits>(sum[r], w, x[r] + b * kBlock, x_sums[r] + 2 * b, x_scales[r][b]);
+  }
+  for (int r = 0; r < Rows && r < rows; ++r) finish_row(t, m + r, panel * kPanelRows, sum[r]);
+}
+
+template <int Bits, typename Scales>
+void quantised(const linear_task& t) {
+  for (int64_t panel = t.first_panel; panel < t.last_panel; ++panel) {
+    for (int64_t m = t.first_row; m < t.last_row;) {
+      const int64_t rows = t.last_row - m;
+      if (kLinearRows >= 16 && rows > 12) {
+        quantised_tile<Bits, Scales, kLinearRows>(t, panel, m, rows);
+        m += kLinearRows;
+      } else if (kLinearRows >= 8 && rows > 5) {
+        quantised_tile<Bits, Scales, (kLinearRows < 8 ? kLinearRows : 8)>(t, panel, m, rows);
+        m += 8;
+      } else if (rows > 2) {
+        quantised_tile<Bits, Scales, 4>(t, panel, m, rows);
+        m += 4;
+      } else if (rows == 2) {
+        quantised_tile<Bits, Scales, 2>(t, panel, m, rows);
+        m += 2;
+      } else {
+        quantised_tile<Bits, Scales, 1>(t, panel, m, rows);
+        m += 1;
+      }
+    }
+  }
+}
+
+// ---- dense
+
+constexpr int64_t kStretch = 256;
+
+template <weight_format Format>
+inline f32x16 load_weights(const uint8_t* panel, int64_t k) {
+  if constexpr (Format == weight_format::f32) return load((const float*)panel + k * 16);
+  if constexpr (Format == weight_format::f16) return load_f16(panel + k * 32);
+  if constexpr (Format == weight_format::bf16) return load_bf16(panel + k * 32);
+}
+
+template <weight_format Format, int Rows, int Panels>
+void dense_tile(const linear_task& t, int64_t panel, int64_t m, int64_t rows) {
+  const int64_t K = t.weight.cols;
+  const uint8_t* w[Panels];
+  const float* x[Rows];
+  f32x16 total[Rows][Panels];
+  SL_UNROLL for (int p = 0; p < Panels; ++p) w[p] = t.weight.data + (panel + p) * t.weight.panel_bytes;
+  SL_UNROLL for (int r = 0; r < Rows; ++r) {
+    x[r] = t.x + (m + (r < rows ? r : 0)) * t.x_stride;
+    SL_UNROLL for (int p = 0; p < Panels; ++p) total[r][p] = zero();
+  }
+  for (int64_t first = 0; first < K; first += kStretch) {
+    const int64_t last = first + kStretch < K ? first + kStretch : K;
+    f32x16 sum[Rows][Panels];
+    SL_UNROLL for (int r = 0; r < Rows; ++r)
+      SL_UNROLL for (int p = 0; p < Panels; ++p) sum[r][p] = zero();
+    for (int64_t k = first; k < last; ++k) {
+      f32x16 v[Panels];
+      SL_UNROLL for (int p = 0; p < Panels; ++p) v[p] = load_weights<Format>(w[p], k);
+      SL_UNROLL for (int r = 0; r < Rows; ++r) {
+        const f32x16 xs = set1(x[r][k]);
+        SL_UNROLL for (int p = 0; p < Panels; ++p) sum[r][p] = fma(xs, v[p], sum[r][p]);
+      }
+    }
+    SL_UNROLL for (int r = 0; r < Rows; ++r)
+      SL_UNROLL for (int p = 0; p < Panels; ++p) total[r][p] = total[r][p] + sum[r][p];
+  }
+  for (int r = 0; r < Rows && r < rows; ++r)
+    for (int p = 0; p < Panels; ++p) finish_row(t, m + r, (panel + p) * kPanelRows, total[r][p]);
+}
+
+template <weight_format Format, int Panels>
+void dense_panels(const linear_task& t, int64_t panel) {
+  constexpr int kMost = kLinearRows >= 16 ? 8 : 4;
+  for (int64_t m = t.first_row; m < t.last_row;) {
+    const int64_t rows = t.last_row - m;
+    if (kMost >= 8 && rows > 5) {
+      dense_tile<Format, kMost, Panels>(t, panel, m, rows);
+      m += kMost;
+    } else if (rows > 2) {
+      dense_tile<Format, 4, Panels>(t, panel, m, rows);
+      m += 4;
+    } else if (rows == 2) {
+      dense_tile<Format, 2, Panels>(t, panel, m, rows);
+      m += 2;
+    } else {
+      dense_tile<Format, 1, Panels>(t, panel, m, rows);
+      m += 1;
+    }
+  }
+}
+
+template <weight_format Format>
+void dense(const linear_task& t) {
+  int64_t panel = t.first_panel;
+  if (t.last_row - t.first_row == 1) {  // four panels, so that a row's adds need not wait for each other
+    for (; panel + 4 <= t.last_panel; panel += 4) dense_tile<Format, 1, 4>(t, panel, t.first_row, 1);
+  }
+  for (; panel + 2 <= t.last_panel; panel += 2) dense_panels<Format, 2>(t, panel);
+  for (; panel < t.last_panel; ++panel) dense_panels<Format, 1>(t, panel);
+}
+
+}  // namespace
+
+void linear(const linear_task& t) {
+  switch (t.weight.format) {
+    case weight_format::f32: dense<weight_format::f32>(t); break;
+    case weight_format::f16: dense<weight_format::f16>(t); break;
+    case weight_format::bf16: dense<weight_format::bf16>(t); break;
+    case weight_format::q4_half: quantised<4, scales_half>(t); break;
+    case weight_format::q4_bias: quantised<4, scales_bias>(t); break;
+    case weight_format::q4_zero: quantised<4, scales_zero>(t); break;
+    case weight_format::q4_super: quantised<4, scales_super>(t); break;
+    case weight_format::q5_half: quantised<5, scales_half>(t); break;
+    case weight_format::q5_bias: quantised<5, scales_bias>(t); break;
+    case weight_format::q5_super: quantised<5, scales_super>(t); break;
+    case weight_format::q6_super: quantised<6, scales_super_signed>(t); break;
+    case weight_format::q8_half: quantised<8, scales_half>(t); break;
+    case weight_format::q8_full: quantised<8, scales_full>(t); break;
+    case weight_format::count: break;
+  }
+}
+
+}  // namespace sl::cpu::SL_ISA

@@ -1,0 +1,238 @@
+// Ops with a weight: embedding, linear, fused_qkv. Rows of x are brought into the form that the weight's kernel takes,
+// then panels of the weight and blocks of rows become tasks.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "cpu.h"
+
+namespace sl::cpu {
+namespace {
+
+bool usable_as_is(const view& x, const cpu_weight& w) { return !w.quantised() && x.dtype == SL_DTYPE_F32 && w.order.empty(); }
+
+// Weights that take x in the same form share its preparation.
+bool same_input(const cpu_weight& a, const cpu_weight& b) { return a.quantised() == b.quantised() && a.order == b.order; }
+
+}  // namespace
+
+void reserve_input(const view& x, const cpu_weight& w, arena& space) {
+  const int64_t T = x.shape[0], K = w.cols;
+  if (w.quantised()) {
+    space.take<int8_t>(T * K);
+    space.take<float>(T * (K / kBlock));
+    space.take<int32_t>(T * (K / 16));
+    if (!w.order.empty()) space.take<float>(T * K);
+  } else if (!usable_as_is(x, w)) {
+    space.take<float>(T * K);
+  }
+}
+
+linear_input prepare_input(cpu_device& d, const view& x, const cpu_weight& w, arena& space) {
+  const int64_t T = x.shape[0], K = w.cols;
+  linear_input in;
+  if (usable_as_is(x, w)) {
+    in.x = x.as<float>();
+    in.x_stride = x.stride[0];
+    return in;
+  }
+  if (!w.quantised()) {
+    auto* wide = space.take<float>(T * K);
+    for_rows(d, T, K, [&](int64_t t, int) { d.kernel.widen(row_of(x, t), K, 1.0f, wide + t * K); });
+    in.x = wide;
+    in.x_stride = K;
+    return in;
+  }
+  in.packed = {space.take<int8_t>(T * K), space.take<float>(T * (K / kBlock)), space.take<int32_t>(T * (K / 16))};
+  auto* sorted = w.order.empty() ? nullptr : space.take<float>(T * K);
+  for_rows(d, T, 2 * K, [&](int64_t t, int) {
+    row source = row_of(x, t);
+    if (sorted != nullptr) {  // act order: the columns of x as the weight's stand; `values` serves as the first copy
+      float* own = sorted + t * K;
+      for (int64_t k = 0; k < K; ++k) {
+        const row one = {static_cast<char*>(source.data) + w.order[static_cast<size_t>(k)] * (x.dtype == SL_DTYPE_F32 ? 4 : 2), x.dtype};
+        if (x.dtype == SL_DTYPE_F32) own[k] = *static_cast<const float*>(one.data);
+        else d.kernel.widen(one, 1, 1.0f, own + k);
+      }
+      source = {own, SL_DTYPE_F32};
+    }
+    d.kernel.pack_row(source, K, in.packed.values + t * K, in.packed.scales + t * (K / kBlock), in.packed.sums + t * (K / 16));
+  });
+  return in;
+}
+
+void multiply(cpu_device& d, const linear_input& x, int64_t rows, const cpu_weight& w, const linear_output& out) {
+  const int64_t panels = (w.rows + kPanelRows - 1) / kPanelRows, threads = d.pool.threads();
+  linear_task base{};
+  base.weight = w.packed;
+  base.packed = x.packed;
+  base.x = x.x;
+  base.x_stride = x.x_stride;
+  base.y = out.y;
+  base.y_stride = out.y_stride;
+  base.y_dtype = out.y_dtype;
+  base.bias = out.bias.data;
+  base.bias_dtype = out.bias.dtype;
+  base.residual = out.residual;
+  base.residual_stride = out.residual_stride;
+
+  // Rows of x that stay in a core's second-level cache while the panels pass by.
+  const int64_t row_bytes = w.cols * (w.quantised() ? 1 : 4);
+  const int64_t block_rows = std::max<int64_t>(16, (int64_t{256} << 10) / row_bytes / 16 * 16);
+  const int64_t row_blocks = (rows + block_rows - 1) / block_rows;
+  // Tasks of 32 KiB of weights at least, so that taking one costs nothing beside it; of a few for each thread, so that
+  // they end together though a core may be taken away for a while.
+  const int64_t least = std::max<int64_t>(1, (int64_t{32} << 10) / w.packed.panel_bytes);
+  int64_t group = std::max(least, (panels + 8 * threads - 1) / (8 * threads));
+  if (rows > 16) group = std::max<int64_t>(1, std::min(group, (panels + 4 * threads - 1) / (4 * threads)));
+  if (!w.quantised()) group = (group + 3) / 4 * 4;
+  const int64_t groups = (panels + group - 1) / group;
+  d.pool.parallel(row_blocks * groups, [&](int64_t index, int) {
+    linear_task task = base;
+    task.first_row = index / groups * block_rows;
+    task.last_row = std::min(rows, task.first_row + block_rows);
+    task.first_panel = index % groups * group;
+    task.last_panel = std::min(panels, task.first_panel + group);
+    d.kernel.linear(task);
+  });
+}
+
+namespace {
+
+const cpu_weight& packed(const weight* w) { return static_cast<const cpu_weight&>(*w); }
+
+linear_output output_of(const view& y, const view& bias, const view& residual) {
+  return {y.data, y.stride[0], y.dtype, row{bias.data, bias.dtype}, residual.data, residual ? residual.stride[0] : 0};
+}
+
+void linear(stream& s, const linear_args& a) {
+  cpu_device& d = device_of(s);
+  arena space(s.workspace);
+  const linear_input x = prepare_input(d, a.x, packed(a.w), space);
+  multiply(d, x, a.x.shape[0], packed(a.w), output_of(a.y, a.bias, a.residual));
+}
+
+uint64_t linear_workspace(const device&, const linear_args& a) {
+  arena space(nullptr);
+  reserve_input(a.x, packed(a.w), space);
+  return space.used();
+}
+
+void embedding(stream& s, const embedding_args& a) {
+  cpu_device& d = device_of(s);
+  const cpu_weight& table = packed(a.table);
+  arena space(s.workspace);
+  auto* scratch = space.take<float>(d.pool.threads() * table.cols);
+  for_rows(d, a.ids.shape[0], 8 * table.cols, [&](int64_t t, int thread) {
+    float* values = scratch + thread * table.cols;
+    const int32_t id = a.ids.as<int32_t>()[t];
+    if (id >= 0 && id < table.rows) unpack_row(table, id, values);
+    else std::fill(values, values + table.cols, std::numeric_limits<float>::quiet_NaN());
+    if (a.scale != 1.0f) d.kernel.widen({values, SL_DTYPE_F32}, table.cols, a.scale, values);
+    d.kernel.narrow(values, table.cols, row_of(a.y, t));
+  });
+}
+
+uint64_t embedding_workspace(const device& d, const embedding_args& a) {
+  arena space(nullptr);
+  space.take<float>(device_of(d).pool.threads() * a.table->cols);
+  return space.used();
+}
+
+// ---- fused_qkv
+
+struct qkv_space {
+  view x;                     // the normalised rows, in x's dtype
+  float *q, *k, *v;           // [T, H*D], [T, Hkv*D], [T, Hkv*Dv]
+  float *cosines, *sines;     // [threads, R/2]
+};
+
+qkv_space take_qkv(const cpu_device& d, const fused_qkv_args& a, arena& space) {
+  const int64_t T = a.x.shape[0], C = a.x.shape[1], threads = d.pool.threads();
+  qkv_space own{};
+  own.x = a.x;
+  if (a.norm_weight) {
+    own.x.data = space.take<float>(T * C);
+    own.x.stride[0] = C;
+    own.x.stride[1] = 1;
+  }
+  own.q = space.take<float>(T * a.wq->rows);
+  own.k = space.take<float>(T * a.wk->rows);
+  own.v = space.take<float>(T * a.wv->rows);
+  const int64_t pairs = a.inv_freq ? a.inv_freq.shape[0] : 0;
+  own.cosines = space.take<float>(threads * (pairs + 16));
+  own.sines = space.take<float>(threads * (pairs + 16));
+  return own;
+}
+
+void fused_qkv(stream& s, const fused_qkv_args& a) {
+  cpu_device& d = device_of(s);
+  const kernels& k = d.kernel;
+  const plan_view& plan = a.batch->device;
+  const int64_t T = a.x.shape[0], C = a.x.shape[1], H = a.q.shape[1], Hkv = a.cache.kv_heads, D = a.cache.key_dim,
+                Dv = a.cache.value_dim;
+  arena space(s.workspace);
+  const qkv_space own = take_qkv(d, a, space);
+  if (a.norm_weight) {
+    for_rows(d, T, C, [&](int64_t t, int) {
+      k.rms_norm(row_of(a.x, t), {a.norm_weight.data, a.norm_weight.dtype}, C, a.norm_eps, row_of(own.x, t));
+    });
+  }
+  const cpu_weight* weights[3] = {&packed(a.wq), &packed(a.wk), &packed(a.wv)};
+  float* results[3] = {own.q, own.k, own.v};
+  const view* biases[3] = {&a.bias_q, &a.bias_k, &a.bias_v};
+  linear_input inputs[3];
+  for (int i = 0; i < 3; ++i) {
+    int same = 0;
+    while (same < i && !same_input(*weights[same], *weights[i])) ++same;
+    inputs[i] = same < i ? inputs[same] : prepare_input(d, own.x, *weights[i], space);
+    multiply(d, inputs[i], T, *weights[i],
+             {results[i], weights[i]->rows, SL_DTYPE_F32, {biases[i]->data, biases[i]->dtype}, nullptr, 0});
+  }
+
+  const int64_t pairs = a.inv_freq ? a.inv_freq.shape[0] : 0;
+  for_rows(d, T, (H + 2 * Hkv) * D, [&](int64_t t, int thread) {
+    const bool padding = t >= plan.header->num_tokens;
+    float* cosines = own.cosines + thread * (pairs + 16);
+    float* sines = own.sines + thread * (pairs + 16);
+    if (pairs > 0 && !padding) rope_angles(a.inv_freq, plan.positions[t], a.rope_scale, cosines, sines);
+    const auto shape_head = [&](float* head, const view& norm) {
+      const row values = {head, SL_DTYPE_F32};
+      if (norm) k.rms_norm(values, {norm.data, norm.dtype}, D, a.qk_norm_eps, values);
+      if (pairs > 0 && !padding) k.turn(head, cosines, sines, pairs, a.rope_kind);
+    };
+    for (int64_t h = 0; h < H; ++h) {
+      float* head = own.q + (t * H + h) * D;
+      shape_head(head, a.norm_q);
+      k.narrow(head, D, row_of(a.q, t, h));
+    }
+    if (padding) return;
+    for (int64_t h = 0; h < Hkv; ++h) {
+      float* head = own.k + (t * Hkv + h) * D;
+      shape_head(head, a.norm_k);
+      write_kv(d, a.cache, a.layer, plan, t, static_cast<int32_t>(h), head, own.v + (t * Hkv + h) * Dv);
+    }
+  });
+}
+
+uint64_t fused_qkv_workspace(const device& d, const fused_qkv_args& a) {
+  arena space(nullptr);
+  const qkv_space own = take_qkv(device_of(d), a, space);
+  const cpu_weight* weights[3] = {&packed(a.wq), &packed(a.wk), &packed(a.wv)};
+  for (int i = 0; i < 3; ++i) {
+    bool shared = false;
+    for (int j = 0; j < i; ++j) shared = shared || same_input(*weights[j], *weights[i]);
+    if (!shared) reserve_input(own.x, *weights[i], space);
+  }
+  return space.used();
+}
+
+}  // namespace
+
+void register_linear_ops(op_table& table) {
+  table.embedding = {embedding, embedding_workspace};
+  table.linear = {linear, linear_workspace};
+  table.fused_qkv = {fused_qkv, fused_qkv_workspace};
+}
+
+}  // namespace sl::cpu

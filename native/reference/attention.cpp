@@ -1,0 +1,198 @@
+// Attention over paged keys and values, and what writes and copies pages.
+#include "reference.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "instantiate.h"
+
+namespace sl::reference {
+namespace {
+
+// The first element of a slot's vector in a layer's pool [pages, Hkv, P, dim], and the place of its scale.
+int64_t place(const kv_view& c, int32_t page, int32_t head, int32_t slot) {
+  return (int64_t{page} * c.kv_heads + head) * c.page_size + slot % c.page_size;
+}
+
+struct slot_vectors {
+  const char *keys, *values;  // the layer's pools
+  const float *key_scales, *value_scales;
+};
+
+slot_vectors layer_of(const kv_view& c, int32_t layer) {
+  const auto l = static_cast<uint64_t>(layer);
+  return {c.keys + l * c.key_layer_bytes, c.values + l * c.value_layer_bytes,
+          c.key_scales != nullptr ? c.key_scales + l * c.scale_layer_count : nullptr,
+          c.value_scales != nullptr ? c.value_scales + l * c.scale_layer_count : nullptr};
+}
+
+void write_vector(const kv_view& c, char* pool, float* scales, int64_t at, int32_t dim, const float* x) {
+  float scale = 1;
+  if (scales != nullptr) {  // a scale a token and head: the largest magnitude takes the type's largest value
+    float largest = 0;
+    for (int32_t d = 0; d < dim; ++d) largest = std::max(largest, std::fabs(x[d]));
+    scale = largest / (c.dtype == SL_DTYPE_I8 ? 127.0f : 448.0f);
+    scales[at] = scale;
+  }
+  for (int32_t d = 0; d < dim; ++d) store(c.dtype, pool, at * dim + d, scale == 0 ? 0 : x[d] / scale);
+}
+
+// One query head against one sequence. What it sees of slot j is decided by `sees`.
+struct query {
+  int64_t slot, position;
+  const uint8_t* mask;  // this row's bits, or null
+};
+
+bool sees(const attention_args& a, const query& q, int64_t key) {
+  if (a.window > 0 && key <= q.slot - a.window) return false;
+  if (q.mask != nullptr) return q.mask[key / 8] >> (key % 8) & 1;
+  return a.causal == 0 || key <= q.slot;
+}
+
+// sum = total * o, both relative to 2^max
+template <typename Real>
+struct state {
+  Real max = -std::numeric_limits<Real>::infinity(), total = 0;
+  std::vector<Real> sum;
+
+  void merge(const state& other) {
+    if (other.total == 0 && std::isinf(other.max)) return;
+    const Real top = std::fmax(max, other.max);
+    const Real before = std::isinf(max) ? 0 : std::exp2(max - top), here = std::exp2(other.max - top);
+    for (size_t d = 0; d < sum.size(); ++d) sum[d] = sum[d] * before + other.sum[d] * here;
+    total = total * before + other.total * here;
+    max = top;
+  }
+};
+
+template <typename Real>
+void attend_chunk(const attention_args& a, const query& q, const std::vector<Real>& row, int64_t head, const int32_t* pages,
+                  int64_t first, int64_t last, state<Real>& result) {
+  const kv_view& c = a.cache;
+  const slot_vectors kv = layer_of(c, a.layer);
+  const auto kv_head = static_cast<int32_t>(head / (a.q.shape[1] / c.kv_heads));
+  constexpr Real kLog2e = static_cast<Real>(1.44269504088896340736);
+  Real scores[SL_ATTENTION_CHUNK];
+  result.max = -std::numeric_limits<Real>::infinity();
+  result.total = 0;
+  std::fill(result.sum.begin(), result.sum.end(), Real{0});
+  for (int64_t j = first; j < last; ++j) {
+    if (!sees(a, q, j)) continue;
+    const int64_t at = place(c, pages[j / c.page_size], kv_head, static_cast<int32_t>(j));
+    Real score = 0;
+    for (int32_t d = 0; d < c.key_dim; ++d) score += row[d] * static_cast<Real>(load(c.dtype, kv.keys, at * c.key_dim + d));
+    if (kv.key_scales != nullptr) score *= static_cast<Real>(kv.key_scales[at]);
+    score *= static_cast<Real>(a.scale);
+    if (a.soft_cap > 0) score = static_cast<Real>(a.soft_cap) * std::tanh(score / static_cast<Real>(a.soft_cap));
+    if (a.alibi_slopes) score += static_cast<Real>(load(a.alibi_slopes, head)) * static_cast<Real>(j - q.position);
+    scores[j - first] = score * kLog2e;
+    result.max = std::fmax(result.max, scores[j - first]);
+  }
+  for (int64_t j = first; j < last; ++j) {
+    if (!sees(a, q, j)) continue;
+    const int64_t at = place(c, pages[j / c.page_size], kv_head, static_cast<int32_t>(j));
+    Real p = std::isinf(result.max) ? Real{0} : std::exp2(scores[j - first] - result.max);
+    result.total += p;
+    if (is_rounded<Real> && a.q.dtype != SL_DTYPE_F32) p = round_to(a.q.dtype, p);
+    if (kv.value_scales != nullptr) p *= static_cast<Real>(kv.value_scales[at]);
+    for (int32_t d = 0; d < c.value_dim; ++d)
+      result.sum[d] += p * static_cast<Real>(load(c.dtype, kv.values, at * c.value_dim + d));
+  }
+}
+
+}  // namespace
+
+void write_kv(const kv_view& c, int32_t layer, const plan_view& plan, int64_t token, int32_t head, const float* key,
+              const float* value) {
+  const int32_t sequence = plan.token_sequence[token], slot = plan.token_slot[token];
+  const int32_t page = plan.page_ids[plan.page_indptr[sequence] + slot / c.page_size];
+  const int64_t at = place(c, page, head, slot);
+  const auto l = static_cast<uint64_t>(layer);
+  write_vector(c, c.keys + l * c.key_layer_bytes, c.key_scales != nullptr ? c.key_scales + l * c.scale_layer_count : nullptr,
+               at, c.key_dim, key);
+  write_vector(c, c.values + l * c.value_layer_bytes,
+               c.value_scales != nullptr ? c.value_scales + l * c.scale_layer_count : nullptr, at, c.value_dim, value);
+}
+
+template <typename Real>
+void kv_append(stream&, const kv_append_args& a) {
+  const plan_view& plan = a.batch->device;
+  std::vector<float> key(static_cast<size_t>(a.cache.key_dim)), value(static_cast<size_t>(a.cache.value_dim));
+  for (int64_t t = 0; t < a.k.shape[0] && t < plan.header->num_tokens; ++t) {
+    for (int32_t h = 0; h < a.cache.kv_heads; ++h) {
+      for (int32_t d = 0; d < a.cache.key_dim; ++d) key[d] = load(a.k, t, h, d);
+      for (int32_t d = 0; d < a.cache.value_dim; ++d) value[d] = load(a.v, t, h, d);
+      write_kv(a.cache, a.layer, plan, t, h, key.data(), value.data());
+    }
+  }
+}
+
+template <typename Real>
+void paged_attention(stream&, const attention_args& a) {
+  const plan_view& plan = a.batch->device;
+  const int64_t D = a.cache.key_dim, Dv = a.cache.value_dim;
+  constexpr Real kNone = -std::numeric_limits<Real>::infinity(), kLog2e = static_cast<Real>(1.44269504088896340736);
+  std::vector<Real> row(static_cast<size_t>(D));
+  state<Real> all, chunk;
+  all.sum.resize(static_cast<size_t>(Dv));
+  chunk.sum.resize(static_cast<size_t>(Dv));
+
+  for (int64_t t = 0; t < a.q.shape[0]; ++t) {
+    for (int64_t h = 0; h < a.q.shape[1]; ++h) {
+      all.max = kNone;
+      all.total = 0;
+      std::fill(all.sum.begin(), all.sum.end(), Real{0});
+      const bool padding = t >= plan.header->num_tokens;
+      if (!padding) {
+        const int32_t b = plan.token_sequence[t];
+        const int64_t length = plan.kv_lengths[b], i = t - plan.query_indptr[b];
+        const bool custom = plan.mask_indptr[b + 1] > plan.mask_indptr[b];
+        const query q = {plan.token_slot[t], plan.positions[t],
+                         custom ? plan.mask + plan.mask_indptr[b] + i * ((length + 7) / 8) : nullptr};
+        for (int64_t d = 0; d < D; ++d) row[d] = load(a.q, t, h, d);
+        // Chunks begin at position 0 and are merged from left to right, whatever is computed beside them.
+        for (int64_t first = 0; first < length; first += SL_ATTENTION_CHUNK) {
+          attend_chunk(a, q, row, h, plan.page_ids + plan.page_indptr[b], first,
+                       std::min<int64_t>(length, first + SL_ATTENTION_CHUNK), chunk);
+          all.merge(chunk);
+        }
+        if (a.sinks) {  // a logit with no value
+          chunk.max = static_cast<Real>(load(a.sinks, h)) * kLog2e;
+          chunk.total = 1;
+          std::fill(chunk.sum.begin(), chunk.sum.end(), Real{0});
+          if (chunk.max > kNone) all.merge(chunk);
+        }
+      }
+      const bool empty = std::isinf(all.max) && all.max < 0;
+      for (int64_t d = 0; d < Dv; ++d) store(a.o, t, h, d, empty ? 0 : all.sum[d] / all.total);
+      if (a.lse2) store(a.lse2, t, h, empty ? kNone : all.max + std::log2(all.total));
+    }
+  }
+}
+
+template <typename Real>
+void copy_pages(stream&, const copy_pages_args& a) {
+  const kv_view& c = a.cache;
+  const uint64_t slots = static_cast<uint64_t>(c.kv_heads) * static_cast<uint64_t>(c.page_size);
+  const auto copy = [&](char* pool, uint64_t layer_bytes, uint64_t page_bytes, int32_t source, int32_t target) {
+    for (int32_t l = 0; l < c.layers; ++l) {
+      char* layer = pool + static_cast<uint64_t>(l) * layer_bytes;
+      std::memcpy(layer + static_cast<uint64_t>(target) * page_bytes, layer + static_cast<uint64_t>(source) * page_bytes, page_bytes);
+    }
+  };
+  for (const auto& [source, target] : a.pairs) {
+    copy(c.keys, c.key_layer_bytes, slots * static_cast<uint64_t>(c.key_dim) * size_of(c.dtype), source, target);
+    copy(c.values, c.value_layer_bytes, slots * static_cast<uint64_t>(c.value_dim) * size_of(c.dtype), source, target);
+    if (c.key_scales == nullptr) continue;
+    copy(reinterpret_cast<char*>(c.key_scales), c.scale_layer_count * sizeof(float), slots * sizeof(float), source, target);
+    copy(reinterpret_cast<char*>(c.value_scales), c.scale_layer_count * sizeof(float), slots * sizeof(float), source, target);
+  }
+}
+
+SL_INSTANTIATE(kv_append)
+template void paged_attention<float>(stream&, const attention_args&);
+template void paged_attention<double>(stream&, const attention_args&);
+SL_INSTANTIATE(copy_pages)
+
+}  // namespace sl::reference

@@ -1,0 +1,47 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace Sluice.Console;
+
+internal sealed record GenerateOutput(
+    int PromptTokens, IReadOnlyList<int> PromptIds, IReadOnlyList<int> Tokens, string Text, string FinishReason, double TtftMs, double DecodeTokPerS,
+    IReadOnlyList<TokenOutput>? LogProbs, string Device);
+
+internal sealed record TokenOutput(int Id, float LogProb, IReadOnlyList<TokenOutput>? Top);
+
+internal sealed record TokenizeOutput(int Count, IReadOnlyList<int> Ids, IReadOnlyList<string> Pieces);
+
+internal sealed record PerplexityOutput(double Perplexity, double StandardError, double BitsPerToken, long Tokens, int Context, double TokPerS, string Device);
+
+internal sealed record RateOutput(double Mean, double Deviation, IReadOnlyList<double> Rounds);
+
+internal sealed record BenchOutput(
+    string Model, int PromptTokens, int GenTokens, int Batch, RateOutput PrefillTokPerS, RateOutput DecodeTokPerS, double ReadGbPerS, string Device, string DeviceName, string Isa, int Threads, string Commit);
+
+internal sealed record EvalOutput(
+    string Model, string Baseline, long Tokens, double Perplexity, double BaselinePerplexity, double KlMean, double KlMax, double Agreement, double LogitErrorMean, double LogitErrorMax, double LogitDeviation);
+
+internal sealed record InspectOutput(
+    string File, long Bytes, string Architecture, string Name, int Layers, int HiddenSize, int Heads, int KvHeads, int HeadDim, int FeedForwardSize, int VocabularySize, int ContextLength,
+    string Tokenizer, IReadOnlyDictionary<string, int> TensorTypes, IReadOnlyList<MetadataOutput> Metadata, IReadOnlyList<TensorOutput> Tensors);
+
+internal sealed record MetadataOutput(string Key, string Value);
+
+internal sealed record TensorOutput(string Name, string Type, IReadOnlyList<long> Shape, long Bytes);
+
+[JsonSerializable(typeof(GenerateOutput))]
+[JsonSerializable(typeof(TokenizeOutput))]
+[JsonSerializable(typeof(PerplexityOutput))]
+[JsonSerializable(typeof(BenchOutput))]
+[JsonSerializable(typeof(EvalOutput))]
+[JsonSerializable(typeof(InspectOutput))]
+internal sealed partial class JsonOutput : JsonSerializerContext
+{
+    /// <summary>One object on one line, text as it is.</summary>
+    public static JsonOutput Lines { get; } = new(new JsonSerializerOptions
+    {
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
+        Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    });
+}

@@ -1,0 +1,116 @@
+using System.CommandLine;
+using System.CommandLine.Parsing;
+using Sluice.Interop;
+using Sluice.Models;
+using Spectre.Console;
+
+namespace Sluice.Console;
+
+/// <summary>The model's path and where it runs: the same in every verb that loads one.</summary>
+internal sealed class ModelArguments
+{
+    private static readonly Dictionary<string, Isa> Isas = new() { ["best"] = Isa.Best, ["portable"] = Isa.Portable, ["avx2"] = Isa.AVX2, ["avx512"] = Isa.AVX512 };
+    private static readonly Dictionary<string, DType?> KvTypes = new() { ["auto"] = null, ["f32"] = DType.F32, ["f16"] = DType.F16, ["bf16"] = DType.BF16 };
+
+    private readonly Argument<string> _model = new("MODEL") { Description = "A GGUF file" };
+    private readonly Option<string> _device = Choice("--device", "Where to run: auto takes a GPU if there is one, else the CPU", "auto", ["auto", "cpu", "cuda", "simt", "reference"]);
+    private readonly Option<int> _threads = new("--threads") { Description = "CPU threads; 0: one a core", DefaultValueFactory = _ => 0 };
+    private readonly Option<string> _isa = Choice("--isa", "CPU instruction set", "best", [.. Isas.Keys]);
+    private readonly Option<int?> _context = new("--context") { Description = "Tokens of prompt and answer together [default: the model's, 8192 at most]" };
+    private readonly Option<string> _kv = Choice("--kv", "Element type of the KV cache", "auto", [.. KvTypes.Keys]);
+    private readonly Option<int> _chunk = new("--chunk") { Description = "Prompt tokens computed in one step", DefaultValueFactory = _ => 512 };
+    private readonly Option<bool> _noMap = new("--no-mmap") { Description = "Read the file instead of mapping it: for files that may change underneath" };
+
+    public void AddTo(Command command)
+    {
+        command.Arguments.Add(_model);
+        foreach (Option option in new Option[] { _device, _threads, _isa, _context, _kv, _chunk, _noMap })
+        {
+            command.Options.Add(option);
+        }
+    }
+
+    public string Path(ParseResult parsed) => parsed.GetValue(_model)!;
+
+    public bool MemoryMap(ParseResult parsed) => !parsed.GetValue(_noMap);
+
+    public ModelOptions Options(ParseResult parsed) => new()
+    {
+        Device = parsed.GetValue(_device) switch
+        {
+            "cpu" => Backend.Cpu,
+            "cuda" => Backend.Cuda,
+            "simt" => Backend.Simt,
+            "reference" => Backend.Reference,
+            _ => null,
+        },
+        Threads = parsed.GetValue(_threads),
+        Isa = Isas[parsed.GetValue(_isa)!],
+        ContextLength = parsed.GetValue(_context),
+        KvType = KvTypes[parsed.GetValue(_kv)!],
+        ChunkSize = parsed.GetValue(_chunk),
+        MemoryMap = MemoryMap(parsed),
+    };
+
+    /// <summary>Loads the model with a progress bar on standard error, and names the device there.</summary>
+    public async Task<Model> LoadAsync(ParseResult parsed, CancellationToken cancellation, Func<ModelOptions, ModelOptions>? change = null)
+    {
+        ModelOptions options = Options(parsed);
+        options = change is null ? options : change(options);
+        Model model = await Terminal.WithProgressAsync<Model, LoadProgress>(
+            "loading", p => (p.Bytes, p.TotalBytes), progress => Model.LoadAsync(Path(parsed), options, progress, cancellation));
+        Terminal.Note(Describe(model.DeviceInfo));
+        return model;
+    }
+
+    public static string Describe(DeviceInfo d) => d.Backend switch
+    {
+        Backend.Cpu => $"device: cpu ({d.Name}, {d.Threads} thread{(d.Threads == 1 ? "" : "s")}, {IsaName(d.Isa)})",
+        Backend.Cuda => $"device: cuda ({d.Name}, sm_{d.ComputeCapability}, {d.MemoryFree / 1e9:0.0} of {d.MemoryTotal / 1e9:0.0} GB free)",
+        _ => $"device: {d.Backend.ToString().ToLowerInvariant()} ({d.Name})",
+    };
+
+    public static string IsaName(Isa isa) => isa switch { Isa.AVX512 => "AVX-512", Isa.AVX2 => "AVX2", _ => "portable" };
+
+    /// <summary>An option that takes one of a few words.</summary>
+    public static Option<string> Choice(string name, string description, string initial, string[] words)
+    {
+        Option<string> option = new(name) { Description = description, DefaultValueFactory = _ => initial };
+        option.AcceptOnlyFromAmong(words);
+        return option;
+    }
+}
+
+/// <summary>What goes to a person: notes and progress on standard error, so that standard output holds results alone.</summary>
+internal static class Terminal
+{
+    private static readonly IAnsiConsole Error = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(System.Console.Error) });
+
+    public static void Note(string text) => System.Console.Error.WriteLine(text);
+
+    /// <summary>Runs work that reports how far it is; shows a bar where standard error is a terminal.</summary>
+    public static async Task<TResult> WithProgressAsync<TResult, TReport>(string title, Func<TReport, (long Done, long Total)> read, Func<IProgress<TReport>?, Task<TResult>> work)
+    {
+        if (System.Console.IsErrorRedirected)
+        {
+            return await work(null);
+        }
+
+        return await Error.Progress().AutoClear(true).Columns(new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn(), new RemainingTimeColumn()).StartAsync(async context =>
+        {
+            ProgressTask bar = context.AddTask(title);
+            return await work(new Report<TReport>(r =>
+            {
+                (long done, long total) = read(r);
+                bar.MaxValue = Math.Max(total, 1);
+                bar.Value = done;
+            }));
+        });
+    }
+
+    // Progress<T> posts to a context and may come late; a bar takes its value at once.
+    private sealed class Report<T>(Action<T> act) : IProgress<T>
+    {
+        void IProgress<T>.Report(T value) => act(value);
+    }
+}

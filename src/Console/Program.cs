@@ -1,0 +1,51 @@
+using System.CommandLine;
+using Sluice;
+using Sluice.Console;
+using Sluice.Interop;
+
+// sluice: verbs over Sluice.Host, with no logic of their own. Exit codes: 0, 1 (it failed, one line says why), 2 (usage),
+// 130 (cancelled).
+Option<bool> verbose = new("--verbose") { Description = "Show where an error came from", Recursive = true };
+RootCommand root = new("Runs large language models.") { verbose };
+root.Subcommands.Add(GenerateCommand.Create());
+root.Subcommands.Add(ChatCommand.Create());
+root.Subcommands.Add(InspectCommand.Create());
+root.Subcommands.Add(TokenizeCommand.Create());
+root.Subcommands.Add(PerplexityCommand.Create());
+root.Subcommands.Add(BenchCommand.Create());
+root.Subcommands.Add(MakeRandomCommand.Create());
+root.Subcommands.Add(EvalCommand.Create());
+
+ParseResult parsed = root.Parse(args);
+if (parsed.Errors.Count > 0)
+{
+    foreach (string message in parsed.Errors.Select(e => e.Message).Distinct())
+    {
+        System.Console.Error.WriteLine($"sluice: {message}");
+    }
+
+    System.Console.Error.WriteLine("sluice: see 'sluice --help'");
+    return 2;
+}
+
+try
+{
+    return await parsed.InvokeAsync(new InvocationConfiguration { EnableDefaultExceptionHandler = false });
+}
+catch (OperationCanceledException)
+{
+    System.Console.Error.WriteLine("sluice: cancelled");
+    return 130;
+}
+catch (Exception e) when (e is SluiceModelException or SluiceException or ContextFullException or Sluice.Paging.PagesExhaustedException or IOException
+    or UnauthorizedAccessException or ArgumentException or InvalidOperationException or DllNotFoundException or NotSupportedException or OutOfMemoryException)
+{
+    // What a user can do something about: one line.
+    System.Console.Error.WriteLine($"sluice: {(parsed.GetValue(verbose) ? e.ToString() : e.Message.ReplaceLineEndings(" "))}");
+    return 1;
+}
+catch (Exception e)
+{
+    System.Console.Error.WriteLine($"sluice: an unexpected error, please report it: {(parsed.GetValue(verbose) ? e.ToString() : $"{e.GetType().Name}: {e.Message.ReplaceLineEndings(" ")} (--verbose shows where)")}");
+    return 1;
+}

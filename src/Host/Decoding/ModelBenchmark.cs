@@ -1,0 +1,147 @@
+using System.Diagnostics;
+using Sluice.Interop;
+using Sluice.Models;
+using Sluice.Paging;
+
+namespace Sluice.Decoding;
+
+/// <summary>Rates of one round.</summary>
+/// <param name="PrefillTokensPerSecond">Prompt tokens of all sequences a second.</param>
+/// <param name="DecodeTokensPerSecond">Generated tokens of all sequences a second.</param>
+public readonly record struct BenchmarkRound(double PrefillTokensPerSecond, double DecodeTokensPerSecond);
+
+/// <summary>Times whole steps of a model: the prompts of all sequences in chunks, then one token of each a step, arg-max on the device.</summary>
+public sealed class ModelBenchmark : IDisposable
+{
+    private const int PageSize = 16;
+
+    private readonly Model _model;
+    private readonly ComputeStream _stream;
+    private readonly KvCache _cache;
+    private readonly Batch _batch;
+    private readonly Transformer _transformer;
+    private readonly BlockPool _pool;
+    private readonly Tensor _ids;
+    private readonly int _promptTokens, _generatedTokens, _sequences, _chunk;
+
+    /// <param name="model">The model.</param>
+    /// <param name="promptTokens">Of each sequence.</param>
+    /// <param name="generatedTokens">Of each sequence.</param>
+    /// <param name="sequences">How many decode at once.</param>
+    /// <exception cref="ArgumentException">A number below 1.</exception>
+    /// <exception cref="ContextFullException">Prompt and answer exceed the model's context.</exception>
+    public ModelBenchmark(Model model, int promptTokens, int generatedTokens, int sequences)
+    {
+        if (promptTokens < 1 || generatedTokens < 1 || sequences is < 1 or > 4_096)
+        {
+            throw new ArgumentException($"a benchmark of {promptTokens} prompt tokens, {generatedTokens} generated ones and {sequences} sequences: each must be 1 at least");
+        }
+
+        int length = checked(promptTokens + generatedTokens);
+        if (length > model.Config.ContextLength)
+        {
+            throw new ContextFullException(length, model.Config.ContextLength);
+        }
+
+        (_model, _promptTokens, _generatedTokens, _sequences) = (model, promptTokens, generatedTokens, sequences);
+        _chunk = Math.Min(512, promptTokens);
+        ModelConfig c = model.Config;
+        int pages = checked((length + PageSize - 1) / PageSize * sequences);
+        _pool = new BlockPool(pages, PageSize);
+        _stream = model.Device.CreateStream();
+        _cache = new KvCache(_stream, new KvCacheOptions(model.KvType, c.LayerCount, pages, c.KvHeadCount, c.HeadDim, c.ValueHeadDim, PageSize));
+        int tokens = Math.Max(_chunk, sequences);
+        _batch = new Batch(_stream, _cache, new BatchOptions(tokens, sequences, pages));
+        _transformer = new Transformer(c, model.Weights, _stream, tokens, sequences);
+        _transformer.Reserve(_cache, _batch);
+        _ids = _stream.CreateTensor(DType.I32, sequences);
+        Tensor logits = _stream.CreateTensor(DType.F32, sequences, c.VocabularySize);
+        _stream.Reserve(_stream.Measure(() => _stream.ArgMax(logits, _ids)));
+        logits.Buffer!.Dispose();
+    }
+
+    /// <summary>Runs one round from empty caches.</summary>
+    /// <param name="seed">Of the random prompts.</param>
+    /// <param name="cancellationToken">Looked at between steps.</param>
+    public BenchmarkRound Run(int seed, CancellationToken cancellationToken = default)
+    {
+        Random random = new(seed);
+        PageTable[] tables = [.. Enumerable.Range(0, _sequences).Select(_ => new PageTable(_pool))];
+        int[] next = new int[_sequences], rows = [.. Enumerable.Range(0, _sequences)];
+        int[] prompt = new int[_promptTokens];
+        try
+        {
+            Stopwatch prefill = Stopwatch.StartNew();
+            for (int s = 0; s < _sequences; s++)
+            {
+                for (int i = 0; i < prompt.Length; i++)
+                {
+                    prompt[i] = random.Next(_model.Config.VocabularySize);
+                }
+
+                for (int at = 0; at < prompt.Length; at += _chunk)
+                {
+                    cancellationToken.ThrowIfCancellationRequested();
+                    int count = Math.Min(_chunk, prompt.Length - at);
+                    Plan(tables.AsSpan(s, 1), count);
+                    bool last = at + count == prompt.Length;
+                    Tensor logits = _transformer.Forward(_cache, _batch, prompt.AsSpan(at, count), last ? [count - 1] : []);
+                    if (last)
+                    {
+                        Tensor id = _ids.Rows(0, 1);
+                        _stream.ArgMax(logits, id);
+                        _stream.Download(id, next.AsSpan(s, 1));
+                    }
+                }
+            }
+
+            _stream.Synchronize();
+            prefill.Stop();
+            Stopwatch decode = Stopwatch.StartNew();
+            for (int step = 0; step < _generatedTokens; step++)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                Plan(tables, 1);
+                Tensor logits = _transformer.Forward(_cache, _batch, next, rows);
+                _stream.ArgMax(logits, _ids);
+                _stream.Download(_ids, next.AsSpan());
+            }
+
+            decode.Stop();
+            return new BenchmarkRound((double)_promptTokens * _sequences / prefill.Elapsed.TotalSeconds, (double)_generatedTokens * _sequences / decode.Elapsed.TotalSeconds);
+        }
+        finally
+        {
+            foreach (PageTable table in tables)
+            {
+                table.Dispose();
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _ids.Buffer?.Dispose();
+        _transformer.Dispose();
+        _batch.Dispose();
+        _cache.Dispose();
+        _stream.Dispose();
+    }
+
+    private void Plan(ReadOnlySpan<PageTable> tables, int tokensEach)
+    {
+        int[] query = new int[tables.Length + 1], lengths = new int[tables.Length], indptr = new int[tables.Length + 1];
+        List<int> pages = [];
+        for (int b = 0; b < tables.Length; b++)
+        {
+            tables[b].Append(tokensEach);
+            query[b + 1] = query[b] + tokensEach;
+            lengths[b] = tables[b].Length;
+            pages.AddRange(tables[b].Pages);
+            indptr[b + 1] = pages.Count;
+        }
+
+        _batch.Update(_stream, new BatchStep { QueryIndptr = query, KvLengths = lengths, PageIndptr = indptr, PageIds = System.Runtime.InteropServices.CollectionsMarshal.AsSpan(pages) });
+    }
+}

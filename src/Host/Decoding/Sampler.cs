@@ -1,0 +1,179 @@
+using System.Runtime.InteropServices;
+using Sluice.Interop;
+
+namespace Sluice.Decoding;
+
+/// <summary>A token and the natural logarithm of its probability (of the model's, before penalties and temperature).</summary>
+public readonly record struct TokenLogProb(int Id, float LogProb);
+
+/// <summary>
+/// Chooses the next token of one sequence from its logits, on the device. Repetition is penalised over prompt and
+/// answer, presence and frequency over the answer alone, as the OpenAI API and vLLM do.
+/// </summary>
+internal sealed class Sampler : IDisposable
+{
+    private readonly ComputeStream _stream;
+    private readonly SamplingParameters _parameters;
+    private readonly List<DeviceBuffer> _owned = [];
+    private readonly Tensor _id, _temperature, _topK, _topP, _minP, _seed, _position;
+    private readonly Tensor _penalised, _history, _repetition, _noRepetition, _presence, _frequency, _zero, _biasIds, _biasValues, _biasIndptr, _indptr;
+    private readonly Tensor _logProb, _topIds, _topLogProbs;
+    private readonly int[] _topIdsHost;
+    private readonly float[] _topLogProbsHost;
+    private readonly bool _changesLogits;
+
+    /// <param name="stream">Where it runs.</param>
+    /// <param name="parameters">Checked parameters.</param>
+    /// <param name="vocabularySize">V.</param>
+    /// <param name="maxHistory">Tokens of the longest prompt and answer together.</param>
+    /// <param name="seed">The seed.</param>
+    public Sampler(ComputeStream stream, SamplingParameters parameters, int vocabularySize, int maxHistory, ulong seed)
+    {
+        (_stream, _parameters) = (stream, parameters);
+        bool repetition = parameters.RepetitionPenalty != 1, counts = parameters.PresencePenalty != 0 || parameters.FrequencyPenalty != 0;
+        _changesLogits = repetition || counts || parameters.LogitBias.Count > 0;
+        _id = Own(stream.CreateTensor(DType.I32, 1));
+        _temperature = One(parameters.Temperature);
+        _topP = One(parameters.TopP);
+        _minP = One(parameters.MinP);
+        _topK = Own(stream.CreateTensor<int>(DType.I32, [parameters.TopK], 1));
+        _seed = Own(stream.CreateTensor<long>(DType.I64, [unchecked((long)seed)], 1));
+        _position = Own(stream.CreateTensor(DType.I64, 1));
+        if (_changesLogits)
+        {
+            _penalised = Own(stream.CreateTensor(DType.F32, 1, vocabularySize));
+            _history = Own(stream.CreateTensor(DType.I32, maxHistory));
+            _indptr = Own(stream.CreateTensor(DType.I32, 2));
+            _repetition = One(parameters.RepetitionPenalty);
+            _noRepetition = One(1);
+            _presence = One(parameters.PresencePenalty);
+            _frequency = One(parameters.FrequencyPenalty);
+            _zero = One(0);
+        }
+
+        if (parameters.LogitBias.Count > 0)
+        {
+            _biasIds = Own(stream.CreateTensor<int>(DType.I32, parameters.LogitBias.Keys.ToArray(), parameters.LogitBias.Count));
+            _biasValues = Own(stream.CreateTensor<float>(DType.F32, parameters.LogitBias.Values.ToArray(), parameters.LogitBias.Count));
+            _biasIndptr = Own(stream.CreateTensor<int>(DType.I32, [0, parameters.LogitBias.Count], 2));
+        }
+
+        int top = Math.Min(parameters.LogProbs ?? 0, vocabularySize);
+        _logProb = Own(stream.CreateTensor(DType.F32, 1));
+        _topIds = top > 0 ? Own(stream.CreateTensor(DType.I32, 1, top)) : default;
+        _topLogProbs = top > 0 ? Own(stream.CreateTensor(DType.F32, 1, top)) : default;
+        (_topIdsHost, _topLogProbsHost) = (new int[top], new float[top]);
+        Tensor logits = Own(stream.CreateTensor(DType.F32, 1, vocabularySize));
+        stream.Reserve(stream.Measure(() => Run(logits, maxHistory, 0)));
+    }
+
+    /// <summary>Chooses a token.</summary>
+    /// <param name="logits">f32 [1, V]; not changed.</param>
+    /// <param name="tokens">Prompt and answer so far.</param>
+    /// <param name="promptLength">How many of them are the prompt.</param>
+    /// <param name="logProb">The token's log-probability, where asked for.</param>
+    /// <param name="top">The likeliest tokens, where asked for.</param>
+    public int Next(in Tensor logits, ReadOnlySpan<int> tokens, int promptLength, out float? logProb, out TokenLogProb[]? top)
+    {
+        _stream.Upload<long>(_position, [tokens.Length]);
+        if (_changesLogits)
+        {
+            _stream.Upload(_history.Rows(0, tokens.Length), tokens);
+        }
+
+        Run(logits, tokens.Length, promptLength);
+        Span<int> id = [0];
+        _stream.Download(_id, id);
+        logProb = null;
+        top = null;
+        if (_parameters.LogProbs is not null)
+        {
+            Span<float> p = [0];
+            _stream.Download(_logProb, p);
+            logProb = p[0];
+            top = new TokenLogProb[_topIdsHost.Length];
+            if (top.Length > 0)
+            {
+                _stream.Download(_topIds, _topIdsHost.AsSpan());
+                _stream.Download(_topLogProbs, _topLogProbsHost.AsSpan());
+                for (int i = 0; i < top.Length; i++)
+                {
+                    top[i] = new TokenLogProb(_topIdsHost[i], _topLogProbsHost[i]);
+                }
+            }
+        }
+
+        return id[0];
+    }
+
+    public void Dispose()
+    {
+        foreach (DeviceBuffer buffer in _owned)
+        {
+            buffer.Dispose();
+        }
+    }
+
+    private void Run(Tensor logits, int historyLength, int promptLength)
+    {
+        Tensor chosen = logits;
+        if (_changesLogits)
+        {
+            chosen = _penalised;
+            _stream.Copy(logits.Buffer!, logits.Offset, _penalised.Buffer!, 0, (ulong)(logits.Count * sizeof(float)));
+            if (_parameters.RepetitionPenalty != 1)
+            {
+                Penalise(0, historyLength, _repetition, _zero, _zero);
+            }
+
+            if (_parameters.PresencePenalty != 0 || _parameters.FrequencyPenalty != 0)
+            {
+                Penalise(promptLength, historyLength, _noRepetition, _presence, _frequency);
+            }
+
+            if (!_biasIds.IsAbsent)
+            {
+                _stream.Penalties(new PenaltiesArgs { Logits = _penalised, BiasIds = _biasIds, BiasValues = _biasValues, BiasIndptr = _biasIndptr });
+            }
+        }
+
+        if (_parameters.Temperature == 0)
+        {
+            _stream.ArgMax(chosen, _id);
+        }
+        else
+        {
+            _stream.Sample(new SampleArgs
+            {
+                Logits = chosen, Temperature = _temperature, TopK = _topK, TopP = _topP, MinP = _minP, Seed = _seed, Position = _position, Ids = _id,
+            });
+        }
+
+        if (_parameters.LogProbs is not null)
+        {
+            _stream.LogProbs(logits, _id, _logProb, _topIds, _topLogProbs);
+        }
+    }
+
+    private void Penalise(int first, int end, Tensor repetition, Tensor presence, Tensor frequency)
+    {
+        if (end == first)
+        {
+            return;
+        }
+
+        _stream.Upload<int>(_indptr, [0, end - first]);
+        _stream.Penalties(new PenaltiesArgs
+        {
+            Logits = _penalised, History = _history.Rows(first, end - first), HistoryIndptr = _indptr, Repetition = repetition, Presence = presence, Frequency = frequency,
+        });
+    }
+
+    private Tensor One(float value) => Own(_stream.CreateTensor<float>(DType.F32, MemoryMarshal.CreateReadOnlySpan(ref value, 1), 1));
+
+    private Tensor Own(Tensor t)
+    {
+        _owned.Add(t.Buffer!);
+        return t;
+    }
+}

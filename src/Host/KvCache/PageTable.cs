@@ -1,0 +1,95 @@
+namespace Sluice.Paging;
+
+/// <summary>The pages of one sequence in order: token t lies in page <c>Pages[t / P]</c>, slot <c>t % P</c>. Not thread-safe.</summary>
+public sealed class PageTable(BlockPool pool) : IDisposable
+{
+    private int[] _pages = [];
+    private int _count;
+    private bool _disposed;
+
+    /// <summary>Tokens that the sequence has room for in use.</summary>
+    public int Length { get; private set; }
+
+    /// <summary>The page ids; valid until the table changes.</summary>
+    public ReadOnlySpan<int> Pages => _pages.AsSpan(0, _count);
+
+    /// <summary>Tokens that fit without another page.</summary>
+    public int Capacity => _count * pool.PageSize;
+
+    /// <summary>Makes room for <paramref name="tokens"/> more tokens, taking pages as needed: all, or none.</summary>
+    /// <exception cref="PagesExhaustedException">Too few pages are free; the table is as before.</exception>
+    public void Append(int tokens)
+    {
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        ArgumentOutOfRangeException.ThrowIfNegative(tokens);
+        int length = checked(Length + tokens);
+        int wanted = pool.PagesFor(length) - _count;
+        if (wanted > 0)
+        {
+            if (wanted > pool.FreeCount)
+            {
+                throw new PagesExhaustedException(wanted, pool.FreeCount, pool.PageCount);
+            }
+
+            if (_count + wanted > _pages.Length)
+            {
+                Array.Resize(ref _pages, Math.Max(_count + wanted, _pages.Length * 2));
+            }
+
+            pool.Allocate(_pages.AsSpan(_count, wanted));
+            _count += wanted;
+        }
+
+        Length = length;
+    }
+
+    /// <summary>Appends full pages that another sequence has filled, and shares them.</summary>
+    /// <exception cref="InvalidOperationException">The last page of this table is not full, or a page is free.</exception>
+    public void AppendShared(ReadOnlySpan<int> pages)
+    {
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        if (Length != Capacity)
+        {
+            throw new InvalidOperationException($"{Length:N0} tokens do not fill the {_count:N0} pages of {pool.PageSize:N0}, and shared pages may follow full ones only");
+        }
+
+        foreach (int page in pages)
+        {
+            pool.AddReference(page);
+            if (_count == _pages.Length)
+            {
+                Array.Resize(ref _pages, Math.Max(4, _pages.Length * 2));
+            }
+
+            _pages[_count++] = page;
+            Length = checked(Length + pool.PageSize);
+        }
+    }
+
+    /// <summary>Keeps the first <paramref name="length"/> tokens and releases the pages behind them.</summary>
+    public void Truncate(int length)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Length);
+        int keep = pool.PagesFor(length);
+        while (_count > keep)
+        {
+            pool.Release(_pages[--_count]);
+        }
+
+        Length = length;
+    }
+
+    /// <summary>Releases all pages.</summary>
+    public void Reset() => Truncate(0);
+
+    /// <summary>Releases all pages for good; safe to call twice.</summary>
+    public void Dispose()
+    {
+        if (!_disposed)
+        {
+            Reset();
+            _disposed = true;
+        }
+    }
+}

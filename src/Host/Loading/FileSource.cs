@@ -1,0 +1,110 @@
+using System.IO.MemoryMappedFiles;
+using System.Runtime.InteropServices;
+using Microsoft.Win32.SafeHandles;
+
+namespace Sluice.Loading;
+
+/// <summary>A file's bytes by offset, memory-mapped or read on demand. Reads may come from any thread.</summary>
+internal sealed class FileSource : IDisposable
+{
+    private readonly SafeFileHandle _file;
+    private readonly MemoryMappedFile? _map;
+    private readonly MemoryMappedViewAccessor? _view;
+
+    private FileSource(string path, SafeFileHandle file, long length, MemoryMappedFile? map, MemoryMappedViewAccessor? view)
+    {
+        Path = path;
+        Length = length;
+        _file = file;
+        _map = map;
+        _view = view;
+    }
+
+    public string Path { get; }
+
+    /// <summary>The file's length in bytes when it was opened.</summary>
+    public long Length { get; }
+
+    /// <summary>The mapping, or null without one. File offset o is at byte o + <see cref="MappedStart"/> of it.</summary>
+    public SafeBuffer? Mapping => _view?.SafeMemoryMappedViewHandle;
+
+    public long MappedStart => _view?.PointerOffset ?? 0;
+
+    public static FileSource Open(string path, bool memoryMap)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        if (Directory.Exists(path))
+        {
+            throw new UnsupportedModelException(path, "", "is a folder, and a GGUF file is expected");
+        }
+
+        if (!File.Exists(path))
+        {
+            throw new FileNotFoundException($"model file '{path}' does not exist", path);
+        }
+
+        SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read | FileShare.Delete);
+        MemoryMappedFile? map = null;
+        try
+        {
+            long length;
+            try
+            {
+                length = RandomAccess.GetLength(file);
+            }
+            catch (NotSupportedException e)
+            {
+                throw new ModelFormatException(path, "", "is not a regular file, and a model must be read at any offset", e);
+            }
+
+            if (!memoryMap || length == 0)
+            {
+                return new FileSource(path, file, length, null, null);
+            }
+
+            map = MemoryMappedFile.CreateFromFile(file, null, 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: true);
+            MemoryMappedViewAccessor view = map.CreateViewAccessor(0, length, MemoryMappedFileAccess.Read);
+            return new FileSource(path, file, length, map, view);
+        }
+        catch
+        {
+            map?.Dispose();
+            file.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Fills <paramref name="destination"/> from <paramref name="offset"/>; the caller has checked the range against <see cref="Length"/>.</summary>
+    public void Read(long offset, Span<byte> destination)
+    {
+        if (offset < 0 || destination.Length > Length - offset)
+        {
+            throw new ArgumentOutOfRangeException(nameof(offset), $"bytes {offset:N0} to {offset + destination.Length:N0} are outside a file of {Length:N0}");
+        }
+
+        if (_view is not null)
+        {
+            _view.SafeMemoryMappedViewHandle.ReadSpan((ulong)(offset + _view.PointerOffset), destination);
+            return;
+        }
+
+        while (!destination.IsEmpty)
+        {
+            int got = RandomAccess.Read(_file, destination, offset);
+            if (got == 0)
+            {
+                throw new ModelFormatException(Path, "", $"had {Length:N0} bytes when opened and now ends at {offset:N0}");
+            }
+
+            destination = destination[got..];
+            offset += got;
+        }
+    }
+
+    public void Dispose()
+    {
+        _view?.Dispose();
+        _map?.Dispose();
+        _file.Dispose();
+    }
+}

@@ -1,0 +1,144 @@
+using Sluice.Interop;
+using Sluice.Loading;
+using Sluice.Models;
+using Sluice.Tokenization;
+
+namespace Sluice;
+
+/// <summary>How a model is loaded and run; what is not set has a sensible default.</summary>
+public sealed record ModelOptions
+{
+    /// <summary>Where it runs; null: the best that is here, a GPU before the CPU.</summary>
+    public Backend? Device { get; init; }
+
+    /// <summary>Which GPU.</summary>
+    public int Ordinal { get; init; }
+
+    /// <summary>cpu: threads; 0: one a core.</summary>
+    public int Threads { get; init; }
+
+    /// <summary>cpu: the instruction set.</summary>
+    public Isa Isa { get; init; }
+
+    /// <summary>Tokens that a session holds; null: the model's own context, 8,192 at most.</summary>
+    public int? ContextLength { get; init; }
+
+    /// <summary>The KV cache's element type; null: f32 for f32 models and on the reference backend, else f16.</summary>
+    public DType? KvType { get; init; }
+
+    /// <summary>Tokens of a prompt that are computed in one step.</summary>
+    public int ChunkSize { get; init; } = 512;
+
+    /// <summary>Map the file into memory; false where it may change underneath.</summary>
+    public bool MemoryMap { get; init; } = true;
+}
+
+/// <summary>A model on a device: weights, tokenizer, configuration. Sessions share it; safe from any thread.</summary>
+public sealed class Model : IDisposable
+{
+    private const int DefaultContext = 8_192;
+    private const int ScoredRows = 64;
+    private readonly ModelOptions _options;
+
+    private Model(ModelOptions options, Device device, ModelConfig config, Tokenizer tokenizer, ModelWeights weights, DType kvType)
+    {
+        (_options, Device, Config, Tokenizer, Weights, KvType) = (options, device, config, tokenizer, weights, kvType);
+        ContextLength = options.ContextLength ?? Math.Min(config.ContextLength, DefaultContext);
+    }
+
+    /// <summary>The model's sizes.</summary>
+    public ModelConfig Config { get; }
+
+    /// <summary>Text to tokens and back.</summary>
+    public Tokenizer Tokenizer { get; }
+
+    /// <summary>Where it runs.</summary>
+    public DeviceInfo DeviceInfo => Device.Info;
+
+    /// <summary>Tokens that a session holds unless told otherwise.</summary>
+    public int ContextLength { get; }
+
+    /// <summary>The KV cache's element type.</summary>
+    public DType KvType { get; }
+
+    /// <summary>Bytes of device memory that the weights take.</summary>
+    public ulong WeightBytes => Weights.Bytes;
+
+    /// <summary>Bytes of weights that one decoded token reads.</summary>
+    public ulong BytesPerToken => Weights.BytesPerToken;
+
+    internal Device Device { get; }
+
+    internal ModelWeights Weights { get; }
+
+    /// <summary>The best backend that is here: a GPU where there is one, else the CPU.</summary>
+    public static Backend BestBackend => Device.Count(Backend.Cuda) > 0 ? Backend.Cuda : Backend.Cpu;
+
+    /// <summary>Loads a GGUF file.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="options">Device and sizes.</param>
+    /// <param name="progress">Told after each tensor.</param>
+    /// <param name="cancellationToken">Looked at between tensors; what was loaded is freed.</param>
+    /// <exception cref="FileNotFoundException">There is no such file.</exception>
+    /// <exception cref="SluiceModelException">The file is malformed, or of a kind that is not supported; the text says where and why.</exception>
+    /// <exception cref="SluiceException">No such device, or no memory.</exception>
+    /// <exception cref="ArgumentException">An option out of its range.</exception>
+    public static Task<Model> LoadAsync(string path, ModelOptions? options = null, IProgress<LoadProgress>? progress = null, CancellationToken cancellationToken = default) =>
+        Task.Run(() => Load(path, options ?? new ModelOptions(), progress, cancellationToken), cancellationToken);
+
+    /// <summary>A sequence of its own, with pages for <see cref="ContextLength"/> tokens.</summary>
+    /// <exception cref="SluiceException">The device has no memory for it; the text says how much was wanted and free.</exception>
+    public Session CreateSession() => new(this, ContextLength, _options.ChunkSize, ScoredRows, KvType);
+
+    /// <summary>Generates an answer to one prompt in a session of its own.</summary>
+    /// <inheritdoc cref="Session.GenerateAsync(string, SamplingParameters, CancellationToken)"/>
+    public async IAsyncEnumerable<GeneratedToken> GenerateAsync(
+        string prompt, SamplingParameters? parameters = null, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellationToken = default)
+    {
+        using Session session = CreateSession();
+        await foreach (GeneratedToken token in session.GenerateAsync(prompt, parameters, cancellationToken).ConfigureAwait(false))
+        {
+            yield return token;
+        }
+    }
+
+    /// <summary>Frees the weights; sessions that still run keep what they use until they are disposed.</summary>
+    public void Dispose()
+    {
+        Weights.Dispose();
+        Device.Dispose();
+    }
+
+    private static Model Load(string path, ModelOptions options, IProgress<LoadProgress>? progress, CancellationToken cancellation)
+    {
+        using GgufFile file = GgufFile.Open(path, options.MemoryMap);
+        ModelConfig config = ModelConfig.FromGguf(file);
+        Tokenizer tokenizer = Tokenizer.FromGguf(file);
+        if (options.ContextLength is { } context && (context < 1 || context > config.ContextLength))
+        {
+            throw new ArgumentException($"a context of {context:N0} tokens was asked for, and the model was trained for {config.ContextLength:N0}: ask for 1 to that many");
+        }
+
+        if (options.ChunkSize is < 1 or > 65_536)
+        {
+            throw new ArgumentException($"a chunk of {options.ChunkSize:N0} tokens was asked for, and may be 1 to 65,536");
+        }
+
+        Backend backend = options.Device ?? BestBackend;
+        bool plain = file.TryGetTensor("blk.0.attn_q.weight", out GgufTensor? q) && q.Type == TensorType.F32;
+        DType kvType = options.KvType ?? (plain || backend == Backend.Reference ? DType.F32 : DType.F16);
+        Device device = Device.Open(new DeviceOptions(backend) { Ordinal = options.Ordinal, Threads = options.Threads, Isa = options.Isa });
+        try
+        {
+            using ComputeStream stream = device.CreateStream();
+            ModelWeights weights = ModelWeights.Load(file, config, stream, progress, cancellation);
+            stream.Synchronize();
+            return new Model(options, device, config, tokenizer, weights, kvType);
+        }
+        catch
+        {
+            device.Dispose();
+            throw;
+        }
+    }
+}

@@ -1,0 +1,133 @@
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+using Sluice.Loading;
+using Sluice.Models;
+using Sluice.Tokenization;
+
+namespace Sluice.Tests.Host;
+
+public class RandomModelTests
+{
+    private static readonly RandomModelShape Tiny = RandomModelShape.Find("tiny")!;
+
+    [Theory, InlineData(TensorType.F16), InlineData(TensorType.Q8_0), InlineData(TensorType.Q4_0)]
+    public void A_random_model_loads_and_its_weights_are_sane(TensorType type)
+    {
+        using TempFolder folder = new();
+        RandomModel.Write(folder["r.gguf"], Tiny, type, seed: 7);
+        using GgufFile file = GgufFile.Open(folder["r.gguf"]);
+        ModelConfig config = ModelConfig.FromGguf(file);
+        Assert.Equal((4, 256, 8, 4, 512), (config.LayerCount, config.HiddenSize, config.HeadCount, config.KvHeadCount, config.VocabularySize));
+        Assert.True(file.TryGetTensor("blk.1.ffn_norm.weight", out GgufTensor? norm));
+        float[] values = new float[256];
+        file.Read(norm, 0, MemoryMarshal.AsBytes(values.AsSpan()));
+        Assert.InRange(values.Average(), 0.97f, 1.03f);
+        Assert.InRange(MathF.Sqrt(values.Average(v => (v - 1) * (v - 1))), 0.04f, 0.06f);
+        Assert.True(file.TryGetTensor("output.weight", out GgufTensor? output));
+        Assert.Equal(type == TensorType.Q4_0 ? TensorType.Q8_0 : type, output.Type);
+    }
+
+    [Fact]
+    public void The_same_seed_gives_the_same_bytes()
+    {
+        byte[] Make(ulong seed)
+        {
+            using MemoryStream stream = new();
+            RandomModel.Write(stream, Tiny, TensorType.Q4_0, seed, null, default);
+            return SHA256.HashData(stream.ToArray());
+        }
+
+        Assert.Equal(Make(1), Make(1));
+        Assert.NotEqual(Make(1), Make(2));
+    }
+
+    [Theory, InlineData("qwen2.5-0.5b", 494_032_768L), InlineData("llama-3.2-1b", 1_235_814_432L), InlineData("llama-3-8b", 8_030_261_248L)]
+    public void Shapes_have_the_true_number_of_weights(string name, long weights)
+    {
+        // Only the header is written; the data behind it is a hole in the file.
+        using TempFolder folder = new();
+        RandomModelShape shape = RandomModelShape.Find(name)!;
+        long length;
+        using (HeaderStream header = new(folder["h.gguf"]))
+        {
+            Assert.Throws<OperationCanceledException>(() => RandomModel.Write(header, shape, TensorType.Q4_0, 0, header, header.Stop.Token));
+            length = header.Total + (1 << 24);
+            header.File.SetLength(length);
+        }
+
+        using GgufFile file = GgufFile.Open(folder["h.gguf"]);
+        Assert.Equal(weights, file.Tensors.Sum(t => t.ElementCount));
+        Tokenizer tokenizer = Tokenizer.FromGguf(file);
+        Assert.Equal(shape.Vocabulary, tokenizer.VocabularySize);
+        const string Text = "Hello world, the quick brown fox: 12345 — Ünïcödé!\n\n";
+        Assert.Equal(Text, tokenizer.Decode(tokenizer.Encode(Text)));
+        Assert.True(tokenizer.IsEndOfGeneration(tokenizer.EosId!.Value));
+        Assert.Equal(name.StartsWith("qwen", StringComparison.Ordinal) ? "<|im_end|>" : "<|end_of_text|>", tokenizer.NameOf(tokenizer.EosId!.Value));
+    }
+
+    [Fact]
+    public void Llama3_factors_stretch_slow_frequencies_only()
+    {
+        float[] factors = RandomModelShape.Find("llama-3.2-1b")!.RopeFactors();
+        Assert.Equal(32, factors.Length);
+        Assert.Equal(1, factors[0]);
+        Assert.Equal(32, factors[31]);
+        Assert.Contains(factors, f => f is > 1.01f and < 31.9f);
+        Assert.Equal(factors.Order(), factors);
+    }
+
+    [Fact]
+    public void Cancellation_removes_the_unfinished_file()
+    {
+        using TempFolder folder = new();
+        Assert.Throws<OperationCanceledException>(() => RandomModel.Write(folder["c.gguf"], Tiny, TensorType.F16, cancellation: new CancellationToken(true)));
+        Assert.Empty(Directory.GetFiles(Path.GetDirectoryName(folder["c.gguf"])!));
+        Assert.ThrowsAny<IOException>(() => RandomModel.Write(folder["no/such/folder.gguf"], Tiny, TensorType.F16));
+        Assert.Throws<ArgumentException>(() => RandomModel.Write(folder["c.gguf"], Tiny, TensorType.Q6_K));
+    }
+
+    /// <summary>Keeps what comes before the first report of progress, and cancels at it.</summary>
+    private sealed class HeaderStream(string path) : Stream, IProgress<ByteProgress>
+    {
+        public FileStream File { get; } = System.IO.File.Create(path);
+
+        public CancellationTokenSource Stop { get; } = new();
+
+        public long Total { get; private set; }
+
+        public override bool CanRead => false;
+
+        public override bool CanSeek => false;
+
+        public override bool CanWrite => true;
+
+        public override long Length => File.Length;
+
+        public override long Position { get => File.Position; set => throw new NotSupportedException(); }
+
+        public void Report(ByteProgress value)
+        {
+            Total = value.Total;
+            Stop.Cancel();
+        }
+
+        public override void Flush() => File.Flush();
+
+        public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException();
+
+        public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
+
+        public override void SetLength(long value) => throw new NotSupportedException();
+
+        public override void Write(byte[] buffer, int offset, int count) => File.Write(buffer, offset, count);
+
+        public override void Write(ReadOnlySpan<byte> buffer) => File.Write(buffer);
+
+        protected override void Dispose(bool disposing)
+        {
+            File.Dispose();
+            Stop.Dispose();
+            base.Dispose(disposing);
+        }
+    }
+}

@@ -106,7 +106,7 @@ public class GgufHostileTests
     [Theory, InlineData(false), InlineData(true)]
     public void A_file_with_changed_bytes_loads_or_is_refused(bool bytePair)
     {
-        const int Rounds = 6_000;
+        const int Rounds = 1_500;
         using TempFolder folder = new();
         string path = folder["flip.gguf"];
         SmallModel.Llama(bytePair).Save(path);
@@ -138,7 +138,7 @@ public class GgufHostileTests
                 refused++;
             }
 
-            Assert.True(slowest.Elapsed < TimeSpan.FromSeconds(5), $"round {round} took {slowest.Elapsed}");
+            Assert.True(slowest.Elapsed < TimeSpan.FromSeconds(30), $"round {round} took {slowest.Elapsed}");
             Assert.True(GC.GetAllocatedBytesForCurrentThread() - before < 8 << 20, $"round {round} allocated {GC.GetAllocatedBytesForCurrentThread() - before:N0} bytes");
         }
 

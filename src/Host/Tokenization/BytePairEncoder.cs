@@ -26,8 +26,9 @@ internal sealed class BytePairEncoder(PreTokenizer preTokenizer, BytePairVocabul
         // A huge text must not leave its buffers behind for ever.
         if (_ends.Capacity > 1 << 20)
         {
-            _ends.Capacity = 0;
+            _ends.Clear();
             _scratch.Clear();
+            _ends.Capacity = 0;
             _scratch.Capacity = 0;
         }
     }
@@ -292,69 +293,5 @@ internal sealed class KeyHeap(int capacity)
 
         _keys[at] = last;
         return true;
-    }
-}
-
-/// <summary>Remembers the ids of words. Forgets everything when it is full or the text has changed its words; looks at a few places only, so collisions cost nothing but the memory of them.</summary>
-internal sealed class WordCache
-{
-    private const int Slots = 1 << 16;
-    private const int Probes = 4;
-    private const int MostBytes = 1 << 20;
-
-    private readonly Entry[] _entries = new Entry[Slots];
-    private readonly List<byte> _words = [];
-    private readonly List<int> _ids = [];
-    private int _refused;
-
-    public bool TryGet(uint hash, ReadOnlySpan<byte> word, out ReadOnlySpan<int> ids)
-    {
-        ReadOnlySpan<byte> words = CollectionsMarshal.AsSpan(_words);
-        for (uint probe = 0; probe < Probes; probe++)
-        {
-            ref readonly Entry entry = ref _entries[(hash + probe) % Slots];
-            if (entry.Hash == hash && entry.WordLength == word.Length && words.Slice(entry.WordStart, entry.WordLength).SequenceEqual(word))
-            {
-                ids = CollectionsMarshal.AsSpan(_ids).Slice(entry.IdStart, entry.IdCount);
-                return true;
-            }
-        }
-
-        ids = default;
-        return false;
-    }
-
-    public void Add(uint hash, ReadOnlySpan<byte> word, ReadOnlySpan<int> ids)
-    {
-        if (_words.Count > MostBytes || _refused > Slots)
-        {
-            _refused = 0;
-            Array.Clear(_entries);
-            _words.Clear();
-            _ids.Clear();
-        }
-
-        for (uint probe = 0; probe < Probes; probe++)
-        {
-            ref Entry entry = ref _entries[(hash + probe) % Slots];
-            if (entry.WordLength == 0)
-            {
-                entry = new Entry { Hash = hash, WordStart = _words.Count, WordLength = (short)word.Length, IdStart = _ids.Count, IdCount = (short)ids.Length };
-                _words.AddRange(word);
-                _ids.AddRange(ids);
-                return;
-            }
-        }
-
-        _refused++;
-    }
-
-    private struct Entry
-    {
-        public uint Hash;
-        public int WordStart;
-        public int IdStart;
-        public short WordLength;
-        public short IdCount;
     }
 }

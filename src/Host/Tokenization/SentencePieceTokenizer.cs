@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Globalization;
 using System.Numerics;
+using System.Runtime.InteropServices;
 using Sluice.Loading;
 
 namespace Sluice.Tokenization;
@@ -28,7 +29,7 @@ public sealed class SentencePieceTokenizer : Tokenizer
             {
                 case TokenKind.Normal:
                     WithSpaces(text, spaced);
-                    pieces.Add(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(spaced));
+                    pieces.Add(CollectionsMarshal.AsSpan(spaced));
                     break;
                 case TokenKind.Byte:
                     pieces.Add([SentencePieceVocabulary.ByteOf(data, id)]);
@@ -54,6 +55,19 @@ public sealed class SentencePieceTokenizer : Tokenizer
     internal static ReadOnlySpan<byte> SpaceMark => "\u2581"u8;
 
     private protected override ByteStrings Pieces { get; }
+
+    /// <summary>Where the first word of marked text ends: at the first space mark that follows something else.</summary>
+    internal static int EndOfWord(ReadOnlySpan<byte> marked)
+    {
+        int at = 0;
+        while (marked[at..].StartsWith(SpaceMark))
+        {
+            at += SpaceMark.Length;
+        }
+
+        int next = marked[at..].IndexOf(SpaceMark);
+        return next < 0 ? marked.Length : at + next;
+    }
 
     private protected override void EncodePlain(ReadOnlySpan<byte> text, bool afterSpecial, List<int> ids)
     {
@@ -111,7 +125,17 @@ internal sealed class SentencePieceVocabulary
         {
             throw new ModelFormatException(data.File, "tokenizer.ggml.tokens", $"byte {bare} has no token, and there is no unknown token to stand for it");
         }
+
+        WordsAreApart = true;
+        for (int id = 0; id < data.Count && WordsAreApart; id++)
+        {
+            ReadOnlySpan<byte> text = data.Texts[id];
+            WordsAreApart = SentencePieceTokenizer.EndOfWord(text) == text.Length;
+        }
     }
+
+    /// <summary>True where no token holds a space after another character: then no merge goes over the end of a word, and words can be encoded one by one.</summary>
+    public bool WordsAreApart { get; }
 
     /// <summary>The byte that a token of kind Byte stands for.</summary>
     /// <exception cref="ModelFormatException">Its text is not of the form &lt;0x0A&gt;.</exception>
@@ -135,7 +159,9 @@ internal sealed class SentencePieceVocabulary
 internal sealed class SentencePieceEncoder(SentencePieceVocabulary vocabulary)
 {
     private const int Kept = 1 << 16;
+    private const int LongestCached = 32;
 
+    private readonly WordCache _cache = new();
     private byte[] _text = [];
     private Symbol[] _symbols = [];
     private Candidate[] _heap = [];
@@ -155,6 +181,48 @@ internal sealed class SentencePieceEncoder(SentencePieceVocabulary vocabulary)
     public void Encode(ReadOnlySpan<byte> text, bool spaceInFront, List<int> ids)
     {
         ReadOnlySpan<byte> marked = Mark(text, spaceInFront);
+        if (!vocabulary.WordsAreApart)
+        {
+            Merge(marked, ids);
+        }
+        else
+        {
+            while (!marked.IsEmpty)
+            {
+                int end = SentencePieceTokenizer.EndOfWord(marked);
+                EncodeWord(marked[..end], ids);
+                marked = marked[end..];
+            }
+        }
+
+        if (_text.Length > Kept)
+        {
+            (_text, _symbols, _heap) = ([], [], []);
+        }
+    }
+
+    private void EncodeWord(ReadOnlySpan<byte> word, List<int> ids)
+    {
+        if (word.Length > LongestCached)
+        {
+            Merge(word, ids);
+            return;
+        }
+
+        uint hash = ByteStringIndex.Hash(word);
+        if (_cache.TryGet(hash, word, out ReadOnlySpan<int> known))
+        {
+            ids.AddRange(known);
+            return;
+        }
+
+        int before = ids.Count;
+        Merge(word, ids);
+        _cache.Add(hash, word, CollectionsMarshal.AsSpan(ids)[before..]);
+    }
+
+    private void Merge(ReadOnlySpan<byte> marked, List<int> ids)
+    {
         int count = Cut(marked);
         for (int i = 0; i + 1 < count; i++)
         {
@@ -190,11 +258,6 @@ internal sealed class SentencePieceEncoder(SentencePieceVocabulary vocabulary)
         for (int i = count > 0 ? 0 : -1; i >= 0; i = _symbols[i].Next)
         {
             Emit(marked.Slice(_symbols[i].Start, _symbols[i].Length), ids);
-        }
-
-        if (_symbols.Length > Kept)
-        {
-            (_text, _symbols, _heap) = ([], [], []);
         }
     }
 

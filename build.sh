@@ -1,0 +1,278 @@
+#!/usr/bin/env bash
+# Builds native, then managed; both are CMake presets and dotnet. ./build.sh help tells the verbs.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+  cat <<'TEXT'
+usage: ./build.sh [VERB] [OPTIONS]
+
+  build       native library and console (the default)
+  demo        build what is missing, then generate text (model: SLUICE_DEMO_MODEL)
+  test        build and run every test; the last line sums all suites
+  bench       benchmarks of ops and of P/Invoke (arguments after -- go to BenchmarkDotNet)
+  fmt         format C++ and C#
+  bindings    write the generated bindings anew from native/include/sluice.h
+  pack        NuGet packages in artifacts/packages; restores and runs samples/Embed from them
+  publish     one self-contained, trimmed file: artifacts/publish/sluice
+  gpu-bundle  one archive that builds, tests and measures on a GPU machine without .NET
+  sanitize    the kernel cases and native tests under ASan + UBSan and TSan
+  nvcc        compile every kernel for sm_80, sm_90 and PTX; fails on a spill
+
+options
+  --cuda auto|on|off   build the cuda backend: auto where nvcc is found (test: off unless asked)
+  --install            as root: install missing system packages
+TEXT
+}
+
+verb=build cuda= install=no rest=()
+[[ $# -gt 0 && $1 != -* ]] && { verb=$1; shift; }
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --cuda) [[ ${2:-} =~ ^(auto|on|off)$ ]] || { echo "build.sh: --cuda wants auto, on or off" >&2; exit 2; }; cuda=$2; shift 2 ;;
+    --install) install=yes; shift ;;
+    -h|--help) usage; exit 0 ;;
+    --) shift; rest=("$@"); break ;;
+    *) echo "build.sh: unknown option '$1'" >&2; usage >&2; exit 2 ;;
+  esac
+done
+
+artifacts=$PWD/artifacts
+jobs=$(nproc 2>/dev/null || echo 2)
+configuration=Release
+export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1 DOTNET_SKIP_FIRST_TIME_EXPERIENCE=1 MSBUILDDISABLENODEREUSE=1
+say() { printf '\n== %s\n' "$*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# ---- what the machine must have: named with its install line, installed with --install
+has_boost() { echo '#include <boost/context/detail/fcontext.hpp>' | g++ -E -x c++ - >/dev/null 2>&1; }
+has_clang() { [[ -n ${CLANG:-} ]] || have clang || compgen -c clang- | grep -qE '^clang-[0-9]+$'; }
+packages() {  # packages REQUIRED|WANTED CHECK PACKAGE WHY
+  "$2" && return
+  if [[ $install == yes ]]; then
+    if [[ $(id -u) != 0 ]] || ! have apt-get; then echo "build.sh: --install needs root and apt-get" >&2; exit 1; fi
+    [[ -n ${updated:-} ]] || { apt-get update -qq; updated=yes; }
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $3 >&2
+  elif [[ $1 == REQUIRED ]]; then
+    echo "build.sh: $4 is missing: apt-get install --no-install-recommends $3   (or run: ./build.sh $verb --install)" >&2
+    exit 1
+  else
+    echo "build.sh: note: $4 is missing, what needs it is left out: apt-get install --no-install-recommends $3   (or run: ./build.sh $verb --install)" >&2
+  fi
+}
+check_cmake() { have cmake; }
+check_cxx() { have g++; }
+check_make() { have ninja || have make; }
+require_tools() {
+  packages REQUIRED check_cxx g++ "a C++ compiler"
+  packages REQUIRED check_cmake cmake "CMake"
+  packages REQUIRED check_make ninja-build "ninja or make"
+  if ! have dotnet; then echo "build.sh: the .NET 10 SDK is missing: https://dotnet.microsoft.com/download" >&2; exit 1; fi
+}
+want_test_tools() {
+  packages WANTED has_boost libboost-context-dev "Boost.Context (for the simt backend)"
+  packages WANTED has_clang clang-14 "clang (for the binding generator)"
+}
+want_nvcc() {
+  have nvcc && return
+  if [[ $install == yes && $(id -u) == 0 && -f /etc/apt/sources.list.d/debian.sources ]]; then
+    sed 's/^Components:.*/Components: contrib non-free/' /etc/apt/sources.list.d/debian.sources > /etc/apt/sources.list.d/debian-nonfree.sources
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nvidia-cuda-toolkit g++-11 >&2
+  else
+    echo "build.sh: nvcc is missing. On Debian: the package nvidia-cuda-toolkit of the component non-free, and g++-11 (as root: ./build.sh $verb --install)" >&2
+    exit 1
+  fi
+}
+
+# ---- building
+native() {  # native PRESET [CMAKE OPTIONS]
+  local preset=$1; shift
+  local generator=()
+  [[ -f $artifacts/native/$preset/CMakeCache.txt ]] || { have ninja && generator=(-G Ninja); }
+  (cd native && cmake --preset "$preset" "${generator[@]}" "$@" >"$artifacts/native-$preset.log" 2>&1) || { cat "$artifacts/native-$preset.log" >&2; exit 1; }
+  cmake --build "$artifacts/native/$preset" --parallel "$jobs" >&2
+}
+cuda_option() {
+  case ${cuda:-$1} in
+    on) want_nvcc; echo -DSL_CUDA=ON ;;
+    auto) if have nvcc; then echo -DSL_CUDA=ON; else echo -DSL_CUDA=OFF; fi ;;
+    off) echo -DSL_CUDA=OFF ;;
+  esac
+}
+release() { # release DEFAULT-OF-CUDA
+  local simt=OFF
+  has_boost && simt=ON
+  native release -DSL_WITH_SIMT=$simt "$(cuda_option "$1")"
+}
+managed() { dotnet build "$1" -c $configuration -v quiet -clp:NoSummary "${@:2}" >&2; }
+console() {
+  managed src/Console/Sluice.Console.csproj
+  # The program is called sluice; its assembly has another name, for file systems that fold case.
+  local from=$artifacts/dotnet/bin/Sluice.Console/release
+  mkdir -p "$artifacts/bin"
+  cp -r "$from/." "$artifacts/bin/"
+  cp "$from/Sluice.Console" "$artifacts/bin/sluice"
+}
+published() {
+  dotnet publish src/Console/Sluice.Console.csproj -c $configuration -r linux-x64 --self-contained -p:PublishTrimmed=true -p:PublishSingleFile=true \
+    "-p:SluiceNative=$1" -v quiet -clp:NoSummary -o "$2" >&2
+}
+
+# ---- running tests: every suite ends with a line that is summed
+passed=0 failed=0 skipped=0
+suite() {  # suite NAME COMMAND...
+  local name=$1 log="$artifacts/test-$1.log" line status=0; shift
+  say "$name"
+  "$@" >"$log" 2>&1 || status=$?
+  line=$(grep -E '^ *(=== TEST EXECUTION SUMMARY|[0-9]+ passed, [0-9]+ failed|.*Total: [0-9]+, Errors: )' "$log" | grep -vF SUMMARY | tail -n 1 || true)
+  local p=0 f=0 s=0
+  if [[ $line =~ ([0-9]+)\ passed,\ ([0-9]+)\ failed(,\ ([0-9]+)\ skipped)? ]]; then
+    p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]} s=${BASH_REMATCH[4]:-0}
+  elif [[ $line =~ Total:\ ([0-9]+),\ Errors:\ ([0-9]+),\ Failed:\ ([0-9]+),\ Skipped:\ ([0-9]+) ]]; then
+    f=$((BASH_REMATCH[2] + BASH_REMATCH[3])) s=${BASH_REMATCH[4]} p=$((BASH_REMATCH[1] - BASH_REMATCH[3] - s))
+  else
+    f=1
+  fi
+  [[ $status != 0 && $f == 0 ]] && f=1
+  if [[ $f != 0 ]]; then
+    grep -E -A12 '\[FAIL\]|FAILED|ERROR|error|runtime error|WARNING: ThreadSanitizer' "$log" | head -n 150 || true
+    tail -n 15 "$log"
+    echo "the whole output: $log"
+  fi
+  # Skips with their reasons, one line a reason.
+  grep -E -A1 '\[SKIP\]' "$log" | grep -vE '\[SKIP\]|^--' | sed -E 's/^ +//' | sort | uniq -c | sort -rn | sed 's/^/  skipped:/' | head -n 12 || true
+  echo "  $name: $p passed, $f failed, $s skipped"
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+totals() {
+  printf '\n%d passed, %d failed, %d skipped\n' $passed $failed $skipped
+  [[ $failed == 0 ]]
+}
+bindings_check() {
+  if ! has_clang; then echo "clang is not here"; echo "0 passed, 0 failed, 1 skipped"; return; fi
+  if dotnet "$artifacts/dotnet/bin/Bindgen/release/Bindgen.dll" native/include/sluice.h src/Interop/NativeMethods.g.cs native/abi/layout.g.inc --check; then
+    echo "1 passed, 0 failed, 0 skipped"
+  else
+    echo "0 passed, 1 failed, 0 skipped"
+  fi
+}
+symbols_check() {  # no global symbol but sl_*, none defined twice
+  local other
+  other=$(nm -D --defined-only "$artifacts/native/release/libsluice.so" | awk '{print $3}' | sed 's/@.*//' | grep -v '^sl_' || true)
+  if [[ -z $other ]]; then echo "1 passed, 0 failed, 0 skipped"; else echo "exported, and should not be: $other"; echo "0 passed, 1 failed, 0 skipped"; fi
+}
+native_suites() {  # native_suites PRESET: every native test that the preset built
+  local test
+  for test in "$artifacts/native/$1"/tests/*_test "$artifacts/native/$1"/simt/*_test "$artifacts/native/$1"/simt/tests/*_test; do
+    [[ -x $test ]] && suite "$1-$(basename "$test")" "$test"
+  done
+  return 0
+}
+cases() {
+  rm -rf "$artifacts/cases"
+  SLUICE_CASE_DIR=$artifacts/cases "$artifacts/dotnet/bin/Sluice.Tests/release/Sluice.Tests" -method '*Cases_can_be_written*' >/dev/null
+}
+
+mkdir -p "$artifacts"
+case $verb in
+  build)
+    require_tools
+    release auto
+    console
+    echo "built artifacts/bin/sluice"
+    ;;
+  demo)
+    require_tools
+    [[ -f $artifacts/native/release/libsluice.so ]] || release auto
+    [[ -x $artifacts/bin/sluice ]] || console
+    model=${SLUICE_DEMO_MODEL:-}
+    if [[ -z $model ]]; then
+      echo "build.sh: no model ships with the project yet: name a GGUF file, as in SLUICE_DEMO_MODEL=/path/to/model.gguf ./build.sh demo" >&2
+      exit 1
+    fi
+    "$artifacts/bin/sluice" generate "$model" --prompt "${SLUICE_DEMO_PROMPT:-Once upon a time}" --max-tokens 100
+    ;;
+  test)
+    require_tools
+    want_test_tools
+    release off
+    managed Sluice.slnx
+    console
+    suite bindings bindings_check
+    suite symbols symbols_check
+    native_suites release
+    suite tests "$artifacts/dotnet/bin/Sluice.Tests/release/Sluice.Tests" -parallel all -noLogo
+    totals
+    ;;
+  bench)
+    require_tools
+    release auto
+    managed perf/Sluice.Perf.csproj
+    "$artifacts/dotnet/bin/Sluice.Perf/release/Sluice.Perf" "${rest[@]}"
+    ;;
+  fmt)
+    git ls-files 'native/*.h' 'native/*.c' 'native/*.cpp' 'native/*.cu' 'native/*.cuh' | grep -v '^native/include/' | xargs clang-format -i
+    dotnet format Sluice.slnx
+    ;;
+  bindings)
+    require_tools
+    packages REQUIRED has_clang clang-14 "clang"
+    managed tools/Bindgen/Bindgen.csproj
+    dotnet "$artifacts/dotnet/bin/Bindgen/release/Bindgen.dll" native/include/sluice.h src/Interop/NativeMethods.g.cs native/abi/layout.g.inc
+    ;;
+  pack)
+    require_tools
+    native package "$(cuda_option auto)"
+    rm -rf "$artifacts/packages"
+    for project in src/Interop/Sluice.Interop.csproj src/Host/Sluice.csproj; do
+      dotnet pack $project -c $configuration "-p:SluiceNative=$artifacts/native/package/libsluice.so" -o "$artifacts/packages" -v quiet -clp:NoSummary >&2
+    done
+    ls -l "$artifacts/packages" >&2
+    # The sample knows the packages alone: a folder of its own for what it restores, so that no older one is taken.
+    rm -rf "$artifacts/embed"
+    dotnet publish samples/Embed/Embed.csproj -c $configuration -v quiet -clp:NoSummary "-p:RestorePackagesPath=$artifacts/embed/packages" -o "$artifacts/embed/bin" >&2
+    if [[ -n ${SLUICE_DEMO_MODEL:-} ]]; then
+      "$artifacts/embed/bin/Embed" "$SLUICE_DEMO_MODEL"
+    else
+      echo "packed; samples/Embed builds from the packages (set SLUICE_DEMO_MODEL to run it)"
+    fi
+    ;;
+  publish)
+    require_tools
+    native package "$(cuda_option auto)"
+    published "$artifacts/native/package/libsluice.so" "$artifacts/publish/files"
+    cp "$artifacts/publish/files/Sluice.Console" "$artifacts/publish/sluice"
+    ls -l "$artifacts/publish/sluice"
+    ;;
+  gpu-bundle)
+    require_tools
+    want_test_tools
+    exec tools/gpu-bundle/make.sh
+    ;;
+  sanitize)
+    require_tools
+    want_test_tools
+    release off
+    managed tests/Sluice.Tests.csproj
+    cases
+    export ASAN_OPTIONS=detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=0:exitcode=66
+    native asan
+    for isa in 1 2 3; do suite "asan-cpu-$isa" "$artifacts/native/asan/tests/sluice_replay" --backend cpu --isa $isa --threads 3 "$artifacts"/cases/*.case; done
+    suite asan-reference "$artifacts/native/asan/tests/sluice_replay" --backend reference "$artifacts"/cases/*.case
+    suite asan-simt "$artifacts/native/asan/tests/sluice_replay" --backend simt --seed 1 "$artifacts"/cases/*.case
+    native_suites asan
+    native tsan
+    suite tsan-cpu "$artifacts/native/tsan/tests/sluice_replay" --backend cpu --threads 4 --streams 2 "$artifacts"/cases/*.case
+    native_suites tsan
+    totals
+    ;;
+  nvcc)
+    require_tools
+    want_nvcc
+    native cuda
+    nvcc --version | tail -n 2
+    ;;
+  help) usage ;;
+  *) echo "build.sh: unknown verb '$verb'" >&2; usage >&2; exit 2 ;;
+esac

@@ -1,0 +1,88 @@
+using System.Runtime.InteropServices;
+using System.Text.Json;
+
+namespace Sluice.Tests.Golden;
+
+/// <summary>What an independent engine generated from a model, and what exact arithmetic says of the same file.</summary>
+public sealed class Golden
+{
+    private Golden(string name, JsonElement json, float[]? engine, float[] exact)
+    {
+        (Name, EngineLogits, ExactLogits) = (name, engine, exact);
+        string model = json.GetProperty("model").GetString()!;
+        ModelPath = SharedData.PathOf("models", model.StartsWith("stories", StringComparison.Ordinal) ? "stories260K" : "tiny", model);
+        Prompt = json.GetProperty("prompt").GetString()!;
+        PromptIds = Ints(json.GetProperty("prompt_ids"));
+        Ids = Ints(json.GetProperty("ids"));
+        Rows = json.GetProperty("logits_rows").GetInt32();
+        Vocabulary = json.GetProperty("n_vocab").GetInt32();
+        Text = Convert.FromHexString(json.GetProperty("text_utf8_hex").GetString()!);
+        Margins = [.. json.GetProperty("steps").EnumerateArray().Select(s => s.GetProperty("top")).Select(t => t[0][1].GetSingle() - t[1][1].GetSingle())];
+    }
+
+    public static IReadOnlyList<string> Names { get; } =
+    [
+        "stories260K-f32", "stories260K-f16", "stories260K-bf16", "stories260K-q4_k_m", "tiny-llama-f32", "tiny-llama-f16", "tiny-llama-q4_0", "tiny-llama-q4_1",
+        "tiny-llama-q5_0", "tiny-llama-q8_0", "tiny-llama-q4_k_m", "tiny-llama-q5_k_m", "tiny-llama-q6_k", "tiny-qwen2-f32", "tiny-qwen2-q4_0", "tiny-qwen2-q4_k_m",
+        "tiny-qwen2-q6_k", "tiny-qwen2-q8_0", "stories260K-f32-longprompt",
+    ];
+
+    public string Name { get; }
+
+    public string ModelPath { get; }
+
+    public string Prompt { get; }
+
+    public int[] PromptIds { get; }
+
+    /// <summary>Greedy, end of sequence not heeded.</summary>
+    public int[] Ids { get; }
+
+    /// <summary>Rows of logits: row r is the position after token r of prompt and answer.</summary>
+    public int Rows { get; }
+
+    public int Vocabulary { get; }
+
+    public byte[] Text { get; }
+
+    /// <summary>How far the likeliest token was from the second, a step.</summary>
+    public float[] Margins { get; }
+
+    /// <summary>The engine's own logits, [Rows, Vocabulary], where they were kept.</summary>
+    public float[]? EngineLogits { get; }
+
+    /// <summary>f64 arithmetic on the exactly dequantised file, [Rows, Vocabulary].</summary>
+    public float[] ExactLogits { get; }
+
+    /// <summary>The tokens that the rows of logits belong to.</summary>
+    public int[] Tokens => [.. PromptIds.Concat(Ids).Take(Rows)];
+
+    public static Golden Load(string name)
+    {
+        using JsonDocument json = JsonDocument.Parse(File.ReadAllBytes(SharedData.PathOf("goldens", name + ".json")));
+        string engine = SharedData.PathOf("goldens", name + ".logits.f32");
+        return new Golden(name, json.RootElement, File.Exists(engine) ? Floats(engine) : null, Floats(SharedData.PathOf("goldens", name + ".exact.f32")));
+    }
+
+    /// <summary>Mean and largest difference, and the deviation of the truth.</summary>
+    public (double Mean, double Max, double Deviation) ErrorOf(float[] logits)
+    {
+        Assert.Equal(ExactLogits.Length, logits.Length);
+        double sum = 0, max = 0, total = 0, squares = 0;
+        for (int i = 0; i < logits.Length; i++)
+        {
+            double error = Math.Abs((double)logits[i] - ExactLogits[i]);
+            sum += error;
+            max = Math.Max(max, double.IsNaN(error) ? double.PositiveInfinity : error);
+            total += ExactLogits[i];
+            squares += (double)ExactLogits[i] * ExactLogits[i];
+        }
+
+        double mean = total / logits.Length;
+        return (sum / logits.Length, max, Math.Sqrt((squares / logits.Length) - (mean * mean)));
+    }
+
+    private static float[] Floats(string path) => MemoryMarshal.Cast<byte, float>(File.ReadAllBytes(path)).ToArray();
+
+    private static int[] Ints(JsonElement array) => [.. array.EnumerateArray().Select(e => e.GetInt32())];
+}

@@ -50,6 +50,9 @@ public sealed class OpRunner : IDisposable
 
     public Tensor this[string name] => _tensors.GetValueOrDefault(name);
 
+    /// <summary>Puts another tensor in the place of one, to see it refused.</summary>
+    public void Replace(string name, Tensor tensor) => _tensors[name] = tensor;
+
     /// <summary>Puts the op on the stream once.</summary>
     public void Run()
     {

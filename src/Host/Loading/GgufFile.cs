@@ -68,6 +68,7 @@ public sealed class GgufFile : IDisposable
     /// <exception cref="ModelFormatException">The file is malformed.</exception>
     /// <exception cref="UnsupportedModelException">The version, byte order or a tensor's type number is not read.</exception>
     /// <exception cref="IOException">The system cannot read the file.</exception>
+    /// <exception cref="UnauthorizedAccessException">The file may not be read.</exception>
     public static GgufFile Open(string path, bool memoryMap = true)
     {
         FileSource source = FileSource.Open(path, memoryMap);

@@ -27,9 +27,9 @@ internal sealed class MergeTable
     public static MergeTable Create(TokenizerData data)
     {
         GgufValue merges = data.Merges ?? throw new ModelFormatException(data.File, Key, "is missing");
-        if (merges.Count > int.MaxValue / 2)
+        if (merges.Count > TokenizerData.MostTokens)
         {
-            throw new ModelFormatException(data.File, Key, $"has {merges.Count:N0} merges, and at most {int.MaxValue / 2:N0} are allowed");
+            throw new ModelFormatException(data.File, Key, $"has {merges.Count:N0} merges, and at most {TokenizerData.MostTokens:N0} are allowed");
         }
 
         MergeTable table = new((int)merges.Count);

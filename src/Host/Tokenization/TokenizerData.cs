@@ -28,6 +28,9 @@ public enum TokenKind
 /// <summary>A vocabulary and its flags as a file gives them, checked: whatever kind of file they come from, tokenizers are made from this.</summary>
 internal sealed class TokenizerData
 {
+    /// <summary>Far above what models have (a quarter of a million tokens and merges), and small enough that a hostile file costs little memory.</summary>
+    public const int MostTokens = 1 << 21;
+
     // Tokens that end an answer in the chat formats of the known families; files often name only one of them.
     private static readonly string[] EndTexts =
     [
@@ -82,9 +85,9 @@ internal sealed class TokenizerData
         GgufMetadata metadata = file.Metadata;
         const string TokensKey = "tokenizer.ggml.tokens";
         GgufValue tokens = metadata.GetStrings(TokensKey) ?? throw new ModelFormatException(file.Path, TokensKey, "is missing");
-        if (tokens.Count is 0 or > int.MaxValue / 2)
+        if (tokens.Count is 0 or > MostTokens)
         {
-            throw new ModelFormatException(file.Path, TokensKey, $"has {tokens.Count:N0} tokens, and 1 to {int.MaxValue / 2:N0} are allowed");
+            throw new ModelFormatException(file.Path, TokensKey, $"has {tokens.Count:N0} tokens, and 1 to {MostTokens:N0} are allowed");
         }
 
         int count = (int)tokens.Count;

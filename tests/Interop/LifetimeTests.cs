@@ -1,0 +1,169 @@
+using Sluice.Interop;
+
+namespace Sluice.Tests.Interop;
+
+/// <summary>Runs alone: it counts the live objects of the whole process.</summary>
+[CollectionDefinition(nameof(Alone), DisableParallelization = true)]
+public sealed class Alone;
+
+/// <summary>Handles: any order of release, any thread, no leak, no use after the end.</summary>
+[Collection(nameof(Alone))]
+public sealed class LifetimeTests
+{
+    [Fact]
+    public void Live_handles_return_to_where_they_were()
+    {
+        Collect();
+        HandleCounts before = Device.LiveHandles;
+        using (Device device = Device.Open(Backend.Cpu))
+        using (ComputeStream stream = device.CreateStream())
+        using (KvCache cache = NewCache(stream))
+        using (Batch batch = new(stream, cache, new BatchOptions(4, 2, 8)))
+        using (ComputeEvent e = new(device))
+        using (Weight weight = NewWeight(stream))
+        {
+            Tensor x = stream.CreateTensor<float>(DType.F32, new float[64], 2, 32), y = stream.CreateTensor(DType.F32, 2, 8);
+            stream.Reserve(stream.Measure(() => stream.Linear(x, weight, y)));
+            using ComputeGraph graph = stream.Capture(() => stream.Linear(x, weight, y));
+            graph.Launch();
+            HandleCounts during = Device.LiveHandles;
+            Assert.Equal(before.Devices + 1, during.Devices);
+            Assert.Equal(before.Graphs + 1, during.Graphs);
+            Assert.Equal(before.Buffers + 2, during.Buffers);
+            x.Buffer!.Dispose();
+            y.Buffer!.Dispose();
+        }
+
+        Collect();
+        Assert.Equal(before, Device.LiveHandles);
+    }
+
+    [Fact]
+    public void Parents_may_be_released_before_their_children()
+    {
+        Collect();
+        HandleCounts before = Device.LiveHandles;
+        Device device = Device.Open(Backend.Cpu);
+        ComputeStream stream = device.CreateStream();
+        KvCache cache = NewCache(stream);
+        Batch batch = new(stream, cache, new BatchOptions(4, 2, 8));
+        Weight weight = NewWeight(stream);
+        Tensor t = stream.CreateTensor(DType.F32, 4);
+        device.Dispose();
+        stream.Dispose();
+        cache.Dispose();
+        batch.Dispose();
+        weight.Dispose();
+        t.Buffer!.Dispose();
+        t.Buffer!.Dispose();
+        Collect();
+        Assert.Equal(before, Device.LiveHandles);
+    }
+
+    [Fact]
+    public void Forgotten_objects_are_collected()
+    {
+        Collect();
+        HandleCounts before = Device.LiveHandles;
+        Forget();
+        Collect();
+        Assert.Equal(before, Device.LiveHandles);
+
+        static void Forget()
+        {
+            Device device = Device.Open(Backend.Cpu);
+            ComputeStream stream = device.CreateStream();
+            _ = stream.CreateTensor(DType.F32, 1024);
+            _ = NewWeight(stream);
+            _ = NewCache(stream);
+        }
+    }
+
+    [Fact]
+    public void Disposed_object_is_refused()
+    {
+        using Device device = Device.Open(Backend.Cpu);
+        using ComputeStream stream = device.CreateStream();
+        Tensor x = stream.CreateTensor(DType.F32, 2, 4), w = stream.CreateTensor(DType.F32, 4);
+        w.Buffer!.Dispose();
+        Assert.Throws<ObjectDisposedException>(() => stream.RmsNorm(x, w, 1e-5f, x));
+        stream.Dispose();
+        Assert.Throws<ObjectDisposedException>(() => stream.Synchronize());
+    }
+
+    [Fact]
+    public async Task Buffer_disposed_on_another_thread_is_safe_while_ops_run()
+    {
+        using Device device = Device.Open(new DeviceOptions(Backend.Cpu) { Threads = 2 });
+        using ComputeStream stream = device.CreateStream();
+        for (int round = 0; round < 200; round++)
+        {
+            Tensor x = stream.CreateTensor<float>(DType.F32, new float[4096], 16, 256), w = stream.CreateTensor<float>(DType.F32, new float[256], 256);
+            Task dispose = Task.Run(() => x.Buffer!.Dispose());
+            try
+            {
+                stream.RmsNorm(x, w, 1e-5f, x);
+            }
+            catch (ObjectDisposedException)
+            {
+                // The other thread was first.
+            }
+
+            await dispose;
+            w.Buffer!.Dispose();
+        }
+    }
+
+    [Fact]
+    public void Stream_in_use_by_another_thread_says_so()
+    {
+        using Device device = Device.Open(new DeviceOptions(Backend.Cpu) { Threads = 1 });
+        using ComputeStream stream = device.CreateStream();
+        Tensor x = stream.CreateTensor<float>(DType.F32, new float[1 << 20], 1024, 1024), w = stream.CreateTensor<float>(DType.F32, new float[1024], 1024);
+        int refused = 0, done = 0;
+        Parallel.For(0, 4, _ =>
+        {
+            for (int i = 0; i < 50; i++)
+            {
+                try
+                {
+                    stream.RmsNorm(x, w, 1e-5f, x);
+                    Interlocked.Increment(ref done);
+                }
+                catch (SluiceException e)
+                {
+                    Assert.Equal(Status.ErrState, e.Status);
+                    Assert.Contains("another thread", e.Message, StringComparison.Ordinal);
+                    Interlocked.Increment(ref refused);
+                }
+            }
+        });
+        Assert.Equal(200, refused + done);
+        Assert.True(done > 0);
+    }
+
+    [Fact]
+    public void Impossible_allocation_says_how_much_was_wanted()
+    {
+        using Device device = Device.Open(Backend.Cpu);
+        using ComputeStream stream = device.CreateStream();
+        SluiceException e = Assert.Throws<SluiceException>(() => stream.CreateBuffer(1UL << 60));
+        Assert.Equal(Status.ErrOutOfMemory, e.Status);
+        Assert.Contains("1152921504606846976", e.Message.Replace(",", "", StringComparison.Ordinal), StringComparison.Ordinal);
+        e = Assert.Throws<SluiceException>(() => new KvCache(stream, new KvCacheOptions(DType.F16, 1000, int.MaxValue - 1, 128, 4096, 4096)));
+        Assert.True(e.Status is Status.ErrOutOfMemory or Status.ErrArgument, e.Message);
+    }
+
+    private static KvCache NewCache(ComputeStream stream) => new(stream, new KvCacheOptions(DType.F32, 2, 8, 2, 16, 16));
+
+    private static Weight NewWeight(ComputeStream stream) => Weight.Create(stream, new WeightSource { Encoding = WeightEncoding.F32, Rows = 8, Cols = 32, Data = new byte[8 * 32 * 4] });
+
+    private static void Collect()
+    {
+        for (int i = 0; i < 3; i++)
+        {
+            GC.Collect();
+            GC.WaitForPendingFinalizers();
+        }
+    }
+}

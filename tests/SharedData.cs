@@ -30,6 +30,10 @@ public static class SharedData
     public static string PathOf(params string[] parts)
     {
         Assert.SkipWhen(Root is null, "the folder of models and goldens ('shared' beside the checkout, or SLUICE_SHARED) is not there");
-        return Path.Combine([Root!, .. parts]);
+        string path = Path.Combine([Root!, .. parts]);
+
+        // A bundle carries some of the models only.
+        Assert.SkipWhen(Environment.GetEnvironmentVariable("SLUICE_SHARED_PARTIAL") == "1" && !Path.Exists(path), "this bundle does not carry " + parts[^1]);
+        return path;
     }
 }

@@ -15,7 +15,14 @@ public static class KernelCases
 
     public static OpCase Get(string name) => ByName.Value[name];
 
-    private static IEnumerable<OpCase> Build() =>
+    // SLUICE_OPS names ops (commas between) where a run is cut into parts.
+    private static IEnumerable<OpCase> Build()
+    {
+        string[] ops = Environment.GetEnvironmentVariable("SLUICE_OPS") is { Length: > 0 } named ? named.Split(',') : [];
+        return Everything().Where(c => ops.Length == 0 || ops.Contains(c.Op));
+    }
+
+    private static IEnumerable<OpCase> Everything() =>
         [.. Norms(), .. Linears(), .. Pointwise(), .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.FusedQkvs(), .. States(), .. Sampling()];
 
     private static IEnumerable<OpCase> Norms()

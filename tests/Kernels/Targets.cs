@@ -8,8 +8,10 @@ public static class Targets
 {
     private static readonly ConcurrentDictionary<string, Lazy<Device>> Devices = new();
 
-    /// <summary>Every target that this build and machine may have; those that are absent skip with their reason.</summary>
-    public static IReadOnlyList<string> Names { get; } = ["cpu/portable", "cpu/avx2", "cpu/avx512", "simt/1", "simt/2", "simt/3", "cuda"];
+    /// <summary>Every target that this build and machine may have, or those that SLUICE_TARGETS names (commas between); those that are absent skip with their reason.</summary>
+    public static IReadOnlyList<string> Names { get; } = Environment.GetEnvironmentVariable("SLUICE_TARGETS") is { Length: > 0 } named
+        ? named.Split(',')
+        : ["cpu/portable", "cpu/avx2", "cpu/avx512", "simt/1", "simt/2", "simt/3", "cuda"];
 
     /// <exception cref="SluiceException">The target is not here: no such device, or an instruction set that the processor lacks.</exception>
     public static Device Open(string name)

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# One archive for a GPU machine that has nvcc, CMake and a driver, and no .NET: artifacts/gpu-bundle.tar.gz.
+# native sources; tests, benchmarks and console self-contained on one runtime; kernel cases; small models.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+artifacts=$PWD/artifacts bundle=$PWD/artifacts/gpu-bundle
+most=$((45 * 1024 * 1024))
+rm -rf "$bundle" "$bundle.tar.gz"
+mkdir -p "$bundle/bin"
+
+for project in src/Console/Sluice.Console.csproj tests/Sluice.Tests.csproj perf/Sluice.Perf.csproj; do
+  # Not trimmed, not one file: three programs beside one runtime. The native library is built over there.
+  dotnet publish $project -c Release -r linux-x64 --self-contained -p:PublishSingleFile=false -p:PublishTrimmed=false -p:SatelliteResourceLanguages=en \
+    -p:SluiceNative=/nonexistent -p:DebugType=none -v quiet -clp:NoSummary -o "$bundle/bin" >&2
+done
+cp "$bundle/bin/Sluice.Console" "$bundle/bin/sluice"
+# Debuggers' parts of the runtime, and documents: half of the size, and nothing here loads them.
+rm -f "$bundle"/bin/{libmscordaccore.so,libmscordbi.so,createdump,libSystem.Globalization.Native.a} "$bundle"/bin/*.xml "$bundle"/bin/*.pdb
+
+cp -r native "$bundle/native"
+cp tools/gpu-bundle/run.sh "$bundle/run.sh"
+git rev-parse HEAD > "$bundle/COMMIT" 2>/dev/null || echo unknown > "$bundle/COMMIT"
+
+shared=${SLUICE_SHARED:-$PWD/../shared}
+if [[ -d $shared/models ]]; then
+  mkdir -p "$bundle/shared/models/stories260K" "$bundle/shared/models/tiny" "$bundle/shared/goldens"
+  cp "$shared"/models/stories260K/*.gguf "$bundle/shared/models/stories260K/"
+  for name in tiny-llama-q4_0 tiny-llama-q8_0 tiny-llama-q4_k_m tiny-llama-q6_k tiny-qwen2-q4_0; do cp "$shared/models/tiny/$name.gguf" "$bundle/shared/models/tiny/"; done
+  cp "$shared"/goldens/*.json "$shared"/goldens/*.f32 "$bundle/shared/goldens/"
+else
+  echo "gpu-bundle: note: no models are here (SLUICE_SHARED), so the bundle's stage 'generate' will have none" >&2
+fi
+
+tar -C "$artifacts" -czf "$bundle.tar.gz" gpu-bundle
+size=$(stat -c %s "$bundle.tar.gz")
+echo "gpu-bundle: $bundle.tar.gz, $((size / 1024 / 1024)) MiB"
+if ((size > most)); then echo "gpu-bundle: larger than $((most / 1024 / 1024)) MiB" >&2; exit 1; fi

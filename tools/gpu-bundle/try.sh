@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Unpacks the bundle elsewhere and runs its stages on the simt backend: what a GPU machine will do, without the GPU.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+tar -C "$folder" -xzf artifacts/gpu-bundle.tar.gz
+for stage in build test generate bench; do "$folder/gpu-bundle/run.sh" $stage --target simt --seconds 420 --out "$folder/out"; done
+files=$(find "$folder/out" -type f | wc -l)
+if ((files > 8)); then echo "the bundle left $files files, eight are the most" >&2; exit 1; fi
+[[ ! -d $folder/gpu-bundle/shared ]] || grep -q 'Lily\|there was' "$folder/out/generate.json"
+# A second call finds everything done, and ends at once.
+start=$SECONDS
+"$folder/gpu-bundle/run.sh" test --target simt --seconds 60 --out "$folder/out" >/dev/null
+((SECONDS - start < 20)) || { echo "the bundle did not resume" >&2; exit 1; }
+echo "the bundle runs"

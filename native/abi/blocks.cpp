@@ -156,7 +156,8 @@ void dequantise_gptq_row(const sl_weight_source& s, int64_t n, float* out) {
     const int64_t group = s.order != nullptr ? read<int32_t>(s.order + k) : k / s.group;
     const auto q = static_cast<int>(read<uint32_t>(data + (k / 8 * s.rows + n) * 4) >> (4 * (k % 8)) & 15);
     // Stored minus one: a stored 15 is the zero point 16, not 0.
-    const auto z = static_cast<int>(read<uint32_t>(zeros + (group * (s.rows / 8) + n / 8) * 4) >> (4 * (n % 8)) & 15) + 1;
+    const auto z =
+        static_cast<int>(read<uint32_t>(zeros + (group * (s.rows / 8) + n / 8) * 4) >> (4 * (n % 8)) & 15) + 1;
     out[k] = half_at(scales + (group * s.rows + n) * 2) * static_cast<float>(q - z);
   }
 }
@@ -183,14 +184,16 @@ void dequantise_int8_row(const sl_weight_source& s, int64_t n, float* out) {
 }
 
 [[noreturn]] void refuse(sl_status status, const sl_weight_source& s, const std::string& what) {
-  throw error(status, format("weight %lld x %lld %s: %s", static_cast<long long>(s.rows), static_cast<long long>(s.cols),
-                             name_of(static_cast<sl_encoding_values>(s.encoding)), what.c_str()));
+  throw error(status,
+              format("weight %lld x %lld %s: %s", static_cast<long long>(s.rows), static_cast<long long>(s.cols),
+                     name_of(static_cast<sl_encoding_values>(s.encoding)), what.c_str()));
 }
 
 void expect_bytes(const sl_weight_source& s, const char* what, const void* data, uint64_t found, int64_t wanted) {
   if (found != static_cast<uint64_t>(wanted))
-    refuse(SL_ERR_SHAPE, s, format("%s needs %lld bytes, got %llu", what, static_cast<long long>(wanted),
-                                   static_cast<unsigned long long>(found)));
+    refuse(SL_ERR_SHAPE, s,
+           format("%s needs %lld bytes, got %llu", what, static_cast<long long>(wanted),
+                  static_cast<unsigned long long>(found)));
   if (wanted != 0 && data == nullptr) refuse(SL_ERR_ARGUMENT, s, format("%s is null", what));
 }
 
@@ -208,9 +211,11 @@ int64_t block_values(const sl_weight_source& source) {
 int64_t block_bytes(sl_encoding encoding) { return type_of(encoding).bytes; }
 
 void check_weight_source(const sl_weight_source& s) {
-  const bool grouped = s.encoding == SL_ENCODING_GPTQ4 || s.encoding == SL_ENCODING_AWQ4 || s.encoding == SL_ENCODING_INT8;
+  const bool grouped =
+      s.encoding == SL_ENCODING_GPTQ4 || s.encoding == SL_ENCODING_AWQ4 || s.encoding == SL_ENCODING_INT8;
   const block_type type = type_of(s.encoding);
-  if (!grouped && type.values == 0) throw error(SL_ERR_ARGUMENT, format("weight: encoding %d is not known", s.encoding));
+  if (!grouped && type.values == 0)
+    throw error(SL_ERR_ARGUMENT, format("weight: encoding %d is not known", s.encoding));
   constexpr int64_t kMost = INT32_MAX;  // so that no product below overflows
   if (s.rows <= 0 || s.cols <= 0 || s.rows > kMost || s.cols > kMost)
     refuse(SL_ERR_SHAPE, s, "rows and cols must be 1 .. 2^31 - 1");
@@ -249,8 +254,9 @@ void check_weight_source(const sl_weight_source& s) {
   for (int64_t k = 0; k < s.cols; ++k) {
     const auto group = read<int32_t>(s.order + k);
     if (group < 0 || group >= s.cols / s.group)
-      refuse(SL_ERR_ARGUMENT, s, format("order[%lld] is %d, of %lld groups", static_cast<long long>(k), group,
-                                        static_cast<long long>(s.cols / s.group)));
+      refuse(SL_ERR_ARGUMENT, s,
+             format("order[%lld] is %d, of %lld groups", static_cast<long long>(k), group,
+                    static_cast<long long>(s.cols / s.group)));
   }
 }
 

@@ -57,9 +57,10 @@ void* host_allocate(uint64_t bytes) {
   const bool fits = bytes <= SIZE_MAX / 2 && (total == 0 || bytes <= available);
   void* data = fits ? ::operator new(static_cast<size_t>(bytes), kAlignment, std::nothrow) : nullptr;
   if (data == nullptr)
-    throw error(SL_ERR_OUT_OF_MEMORY,
-                format("out of memory: wanted %llu bytes, %llu of %llu bytes are free", static_cast<unsigned long long>(bytes),
-                       static_cast<unsigned long long>(available), static_cast<unsigned long long>(total)));
+    throw error(
+        SL_ERR_OUT_OF_MEMORY,
+        format("out of memory: wanted %llu bytes, %llu of %llu bytes are free", static_cast<unsigned long long>(bytes),
+               static_cast<unsigned long long>(available), static_cast<unsigned long long>(total)));
   return data;
 }
 
@@ -109,7 +110,8 @@ void host_stream::launch(graph& g) {
 
 void host_stream::record(event& e) {
   auto* target = static_cast<host_event*>(&e);
-  if (!capture([target] { target->at = std::chrono::steady_clock::now(); })) target->at = std::chrono::steady_clock::now();
+  if (!capture([target] { target->at = std::chrono::steady_clock::now(); }))
+    target->at = std::chrono::steady_clock::now();
 }
 
 bool host_stream::capture(std::function<void()> node) {

@@ -94,12 +94,14 @@ uint32_t visible(const attention_row& row, int64_t first) {
 }
 
 // scores to probabilities relative to 2^max, in place, for the tiles in [begin, end); max and total into the state
-void soften(const attention_task& t, const attention_row& row, int64_t begin, int64_t end, int64_t base, float* scores, float* state) {
+void soften(const attention_task& t, const attention_row& row, int64_t begin, int64_t end, int64_t base, float* scores,
+            float* state) {
   f32x16 top = set1(kNone);
   for (int64_t j = begin; j < end; j += 16) {
     const uint32_t bits = visible(row, j);
     f32x16 s = load(scores + (j - base));
-    if (t.soft_cap > 0) s = tanh(s * set1(1.0f / t.soft_cap)) * set1(t.soft_cap * kLog2e);
+    if (t.soft_cap > 0) s = tanh(s * set1(t.scale / t.soft_cap)) * set1(t.soft_cap * kLog2e);
+    else s = s * set1(t.scale * kLog2e);
     if (t.alibi) {
       float distance[16];
       for (int64_t i = 0; i < 16; ++i) distance[i] = (float)(j + i - row.position);
@@ -124,8 +126,8 @@ void soften(const attention_task& t, const attention_row& row, int64_t begin, in
 template <int Rows, int Vectors>
 void weigh_tile(const float* p, const float* values, int64_t stride, float* states, int64_t state_stride) {
   f32x16 s[Rows][Vectors];
-  SL_UNROLL for (int r = 0; r < Rows; ++r)
-    SL_UNROLL for (int v = 0; v < Vectors; ++v) s[r][v] = load(states + r * state_stride + 16 * v);
+  SL_UNROLL for (int r = 0; r < Rows; ++r) SL_UNROLL for (int v = 0; v < Vectors; ++v) s[r][v] =
+      load(states + r * state_stride + 16 * v);
   for (int64_t j = 0; j < 16; ++j) {
     f32x16 value[Vectors];
     SL_UNROLL for (int v = 0; v < Vectors; ++v) value[v] = load(values + j * stride + 16 * v);
@@ -134,8 +136,8 @@ void weigh_tile(const float* p, const float* values, int64_t stride, float* stat
       SL_UNROLL for (int v = 0; v < Vectors; ++v) s[r][v] = fma(weight, value[v], s[r][v]);
     }
   }
-  SL_UNROLL for (int r = 0; r < Rows; ++r)
-    SL_UNROLL for (int v = 0; v < Vectors; ++v) store(states + r * state_stride + 16 * v, s[r][v]);
+  SL_UNROLL for (int r = 0; r < Rows; ++r) SL_UNROLL for (int v = 0; v < Vectors; ++v)
+      store(states + r * state_stride + 16 * v, s[r][v]);
 }
 
 template <int Rows>
@@ -149,8 +151,10 @@ void weigh_rows(const float* p, const float* values, int64_t Dv, float* states, 
 void weigh(const attention_task& t, const float* p, const float* values, float* states, int64_t state_stride) {
   const int64_t Dv = padded(t.value_dim);
   int64_t row = 0;
-  for (; row + 4 <= t.count; row += 4) weigh_rows<4>(p + row * kChunk, values, Dv, states + row * state_stride, state_stride);
-  for (; row + 2 <= t.count; row += 2) weigh_rows<2>(p + row * kChunk, values, Dv, states + row * state_stride, state_stride);
+  for (; row + 4 <= t.count; row += 4)
+    weigh_rows<4>(p + row * kChunk, values, Dv, states + row * state_stride, state_stride);
+  for (; row + 2 <= t.count; row += 2)
+    weigh_rows<2>(p + row * kChunk, values, Dv, states + row * state_stride, state_stride);
   for (; row < t.count; ++row) weigh_rows<1>(p + row * kChunk, values, Dv, states + row * state_stride, state_stride);
 }
 

@@ -11,9 +11,9 @@
 namespace sl::cpu {
 namespace {
 
-constexpr int64_t kTileRowsWanted = 64;    // query rows (tokens times heads of a group) that share a pass over keys
-constexpr int64_t kPrefixRows = 512;       // the same for a shared prefix, whose point is to be read once
-constexpr int64_t kSplitTokens = 8;        // tokens a tile may have to be split by chunks
+constexpr int64_t kTileRowsWanted = 64;  // query rows (tokens times heads of a group) that share a pass over keys
+constexpr int64_t kPrefixRows = 512;     // the same for a shared prefix, whose point is to be read once
+constexpr int64_t kSplitTokens = 8;      // tokens a tile may have to be split by chunks
 constexpr int64_t kChunk = SL_ATTENTION_CHUNK;
 
 struct tile {
@@ -28,8 +28,8 @@ int64_t element_size(sl_dtype dtype) { return dtype == SL_DTYPE_F32 ? 4 : 2; }
 struct layout {
   int64_t tokens, heads, group, max_rows, split_states, state;
   tile* tiles;
-  float* states;       // split: [split_states][state]; cascade: [tokens][heads][state]
-  char* scratch;       // a thread: kernel scratch, rows, q, states
+  float* states;  // split: [split_states][state]; cascade: [tokens][heads][state]
+  char* scratch;  // a thread: kernel scratch, rows, q, states
   int64_t scratch_bytes, rows_offset, q_offset, states_offset, q_stride;
 
   layout(const cpu_device& d, const attention_args& a, bool cascade, arena& space) {
@@ -107,7 +107,8 @@ class attention {
       clear(states, own.count * l_.group);
       attention_row* rows = l_.rows(thread);
       fill_rows(rows, l_.q(thread), own.first_token, own.count, kv_head, states, l_.group, 0);
-      attend(rows, own.count * l_.group, own.sequence, kv_head, own.first_chunk * kChunk, (own.first_chunk + own.chunks) * kChunk, thread);
+      attend(rows, own.count * l_.group, own.sequence, kv_head, own.first_chunk * kChunk,
+             (own.first_chunk + own.chunks) * kChunk, thread);
       finish(own, kv_head, states, l_.group);
     });
   }
@@ -120,7 +121,8 @@ class attention {
     for (int32_t i = 0, end = 0; i < plan_.header->num_prefixes; i = end) {
       while (end < plan_.header->num_prefixes && p[end].first_key == p[i].first_key) ++end;
       // Prefixes that begin at one key belong to different sequences; those that begin later must wait for them.
-      d_.pool.parallel((end - i) * Hkv_, [&, i](int64_t index, int thread) { prefix(p[i + index / Hkv_], index % Hkv_, thread); });
+      d_.pool.parallel((end - i) * Hkv_,
+                       [&, i](int64_t index, int thread) { prefix(p[i + index / Hkv_], index % Hkv_, thread); });
     }
     d_.pool.parallel(tiles_ * Hkv_, [&](int64_t index, int thread) {
       const tile& own = l_.tiles[tiles_ - 1 - index / Hkv_];
@@ -170,21 +172,25 @@ class attention {
   void fill_rows(attention_row* rows, float* q, int64_t first_token, int64_t count, int64_t kv_head, float* states,
                  int64_t states_per_token, int64_t from_key) const {
     constexpr float kLog2e = 1.44269504088896340736f;
-    const bool plain = a_.soft_cap == 0;  // then the scores come out in base 2 as they are
     for (int64_t i = 0; i < count; ++i) {
       const int64_t t = first_token + i;
       const auto [first, last] = sees(t);
       for (int64_t g = 0; g < l_.group; ++g, ++rows, q += l_.q_stride) {
         const int64_t h = kv_head * l_.group + g;
-        d_.kernel.widen(row_of(a_.q, t, h), a_.cache.key_dim, plain ? a_.scale * kLog2e : a_.scale, q);
-        *rows = {q, states + (i * states_per_token + g) * l_.state, mask_of(t), std::max(first, from_key), last,
-                 a_.alibi_slopes ? a_.alibi_slopes.as<float>()[h] * kLog2e : 0.0f, plan_.positions[t]};
+        d_.kernel.widen(row_of(a_.q, t, h), a_.cache.key_dim, 1.0f, q);
+        *rows = {q,
+                 states + (i * states_per_token + g) * l_.state,
+                 mask_of(t),
+                 std::max(first, from_key),
+                 last,
+                 a_.alibi_slopes ? a_.alibi_slopes.as<float>()[h] * kLog2e : 0.0f,
+                 plan_.positions[t]};
       }
     }
   }
 
-  void attend(const attention_row* rows, int64_t count, int64_t sequence, int64_t kv_head, int64_t first_key, int64_t last_key,
-              int thread) {
+  void attend(const attention_row* rows, int64_t count, int64_t sequence, int64_t kv_head, int64_t first_key,
+              int64_t last_key, int thread) {
     const kv_view& c = a_.cache;
     const auto layer = static_cast<uint64_t>(a_.layer);
     attention_task task{};
@@ -202,11 +208,13 @@ class attention {
     task.key_dim = c.key_dim;
     task.value_dim = c.value_dim;
     task.dtype = c.dtype;
+    task.scale = a_.scale;
     task.soft_cap = a_.soft_cap;
     task.alibi = static_cast<bool>(a_.alibi_slopes);
     d_.kernel.attend(task);
-    d_.kv_bytes_read.fetch_add(static_cast<uint64_t>(task.keys_read * (c.key_dim + c.value_dim) * element_size(c.dtype)),
-                               std::memory_order_relaxed);
+    d_.kv_bytes_read.fetch_add(
+        static_cast<uint64_t>(task.keys_read * (c.key_dim + c.value_dim) * element_size(c.dtype)),
+        std::memory_order_relaxed);
   }
 
   void finish(const tile& own, int64_t kv_head, const float* states, int64_t states_per_token) const {
@@ -246,19 +254,22 @@ class attention {
         const float* next = states_of(own, chunk, kv_head);
         for (int64_t i = 0; i < own.count; ++i)
           for (int64_t g = 0; g < l_.group; ++g)
-            d_.kernel.merge(all + (i * l_.heads + g) * l_.state, next + (i * l_.heads + g) * l_.state, a_.cache.value_dim);
+            d_.kernel.merge(all + (i * l_.heads + g) * l_.state, next + (i * l_.heads + g) * l_.state,
+                            a_.cache.value_dim);
       }
       finish(own, kv_head, all, l_.heads);
     });
   }
 
   void prefix(const sl_prefix& p, int64_t kv_head, int thread) {
-    const int64_t first = plan_.query_indptr[p.first_sequence], last = plan_.query_indptr[p.first_sequence + p.num_sequences];
+    const int64_t first = plan_.query_indptr[p.first_sequence],
+                  last = plan_.query_indptr[p.first_sequence + p.num_sequences];
     const int64_t pass = l_.max_rows / l_.group;
     for (int64_t t = first; t < last; t += pass) {
       const int64_t count = std::min(pass, last - t);
       attention_row* rows = l_.rows(thread);
-      fill_rows(rows, l_.q(thread), t, count, kv_head, l_.states + (t * l_.heads + kv_head * l_.group) * l_.state, l_.heads, p.first_key);
+      fill_rows(rows, l_.q(thread), t, count, kv_head, l_.states + (t * l_.heads + kv_head * l_.group) * l_.state,
+                l_.heads, p.first_key);
       attend(rows, count * l_.group, p.first_sequence, kv_head, p.first_key, p.first_key + p.num_keys, thread);
     }
   }

@@ -22,10 +22,7 @@ class cpu_weight final : public weight {
   packed_weight packed{};
   std::vector<int32_t> order;  // column k of the packed matrix is column order[k] of the file; empty: the same
 
-  void allocate(uint64_t bytes) {
-    data_ = host_allocate(bytes);
-    bytes_ = bytes;
-  }
+  void allocate(uint64_t bytes);
   uint8_t* data() { return static_cast<uint8_t*>(data_); }
   bool quantised() const { return packed.format >= weight_format::q4_half; }
 
@@ -46,7 +43,9 @@ class cpu_device final : public device {
   const op_table& ops() const override;
   std::unique_ptr<stream> create_stream(void* native_stream) override;
   std::unique_ptr<event> create_event() override { return std::make_unique<host_event>(); }
-  std::unique_ptr<weight> create_weight(stream&, const sl_weight_source& source) override { return pack_weight(source, pool); }
+  std::unique_ptr<weight> create_weight(stream&, const sl_weight_source& source) override {
+    return pack_weight(source, pool);
+  }
   bool supports_kv(sl_dtype dtype) const override {
     return dtype == SL_DTYPE_F32 || dtype == SL_DTYPE_F16 || dtype == SL_DTYPE_BF16;
   }
@@ -89,7 +88,7 @@ inline row row_of(const view& v, int64_t i, int64_t j = 0) { return {at(v, i, j)
 
 // Rows of x in the form that a weight multiplies; any number of weights may share them.
 struct linear_input {
-  packed_rows packed{};
+  const uint8_t* packed = nullptr;
   const float* x = nullptr;
   int64_t x_stride = 0;
 };
@@ -102,7 +101,7 @@ struct linear_output {
   void* y;
   int64_t y_stride;
   sl_dtype y_dtype;
-  row bias;      // data null: none
+  row bias;  // data null: none
   const void* residual;
   int64_t residual_stride;
 };
@@ -127,8 +126,8 @@ void for_rows(const cpu_device& d, int64_t rows, int64_t cost, Body&& body) {
 void rope_angles(const view& inv_freq, int64_t position, float scale, float* cosines, float* sines);
 
 // A head's key and value (f32) into its token's slot.
-void write_kv(const cpu_device& d, const kv_view& cache, int32_t layer, const plan_view& plan, int64_t token, int32_t head,
-              const float* key, const float* value);
+void write_kv(const cpu_device& d, const kv_view& cache, int32_t layer, const plan_view& plan, int64_t token,
+              int32_t head, const float* key, const float* value);
 
 void register_linear_ops(op_table& table);
 void register_row_ops(op_table& table);

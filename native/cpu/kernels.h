@@ -24,11 +24,19 @@ namespace sl::cpu {
 //     super_signed eight blocks: f16 d, then a half block: i8 scale               (w = d scale (q - 32))
 // A dense panel holds for each k its 16 values.
 enum class weight_format : int32_t {
-  f32, f16, bf16,
-  q4_half, q4_bias, q4_zero, q4_super,  // Q4_0; Q4_1; GPTQ4, AWQ4; Q4_K
-  q5_half, q5_bias, q5_super,           // Q5_0; Q5_1; Q5_K
-  q6_super,                             // Q6_K
-  q8_half, q8_full,                     // Q8_0; INT8
+  f32,
+  f16,
+  bf16,
+  q4_half,
+  q4_bias,
+  q4_zero,
+  q4_super,  // Q4_0; Q4_1; GPTQ4, AWQ4; Q4_K
+  q5_half,
+  q5_bias,
+  q5_super,  // Q5_0; Q5_1; Q5_K
+  q6_super,  // Q6_K
+  q8_half,
+  q8_full,  // Q8_0; INT8
   count
 };
 
@@ -44,20 +52,24 @@ struct packed_weight {
   weight_format format;
 };
 
-// x as a product takes it: int8 by blocks of 32 (value = scale * q), with the sums of each half block for the weights'
-// zero points and biases.
-struct packed_rows {
-  int8_t* values;   // [M, K]
-  float* scales;    // [M, K/32]
-  int32_t* sums;    // [M, K/16]
-};
+// x as a product takes it: int8 by blocks of 32 (value = scale * q), in tiles of R rows that pass over the weights
+// together (R: row_tile of the rows that are left). A tile holds a record a block:
+//   i8 [R][32] values, f32 [R] scales, i32 [R] -8 * (sum of the values), f32 [R] scale * (sum of the values),
+//   i32 [2][R] -8 * (sum of each half)
+// so that a kernel walks along one pointer, and zero points and biases cost it next to nothing.
+constexpr int64_t kRecordBytes = 32 + 4 + 4 + 4 + 8;  // a row and block
+constexpr int64_t kMostTileRows = 16;
+
+constexpr int64_t packed_bytes(int64_t rows, int64_t cols) {
+  return (rows + kMostTileRows - 1) / kMostTileRows * kMostTileRows * (cols / kBlock) * kRecordBytes;
+}
 
 struct linear_task {
   packed_weight weight;
-  packed_rows packed;         // quantised weights
-  const float* x;             // dense weights: [M, K]
+  const uint8_t* packed;  // quantised weights: the tiles of all rows
+  const float* x;         // dense weights: [M, K]
   int64_t x_stride;
-  int64_t first_row, last_row;      // of x
+  int64_t first_row, last_row;      // of x; the first a multiple of kMostTileRows
   int64_t first_panel, last_panel;  // of the weight
   void* y;
   int64_t y_stride;
@@ -73,7 +85,7 @@ struct linear_task {
 constexpr int64_t state_floats(int64_t value_dim) { return (value_dim + 15) / 16 * 16 + 16; }
 
 struct attention_row {
-  const float* q;       // [D], times scale (times log2(e) where there is no cap)
+  const float* q;  // [D]
   float* state;
   const uint8_t* mask;  // bits from key 0, or null
   int64_t first, last;  // the keys that it may see
@@ -87,14 +99,15 @@ struct attention_task {
   const char *keys, *values;  // pools of the layer
   const int32_t* pages;       // of the sequence
   const attention_row* rows;
-  char* scratch;              // attention_scratch(...) bytes, aligned to 64
+  char* scratch;  // attention_scratch(...) bytes, aligned to 64
   int64_t first_key, last_key;
-  int32_t count;              // rows
+  int32_t count;  // rows
   int32_t kv_head, kv_heads, page_size, key_dim, value_dim;
   sl_dtype dtype;
-  float soft_cap;   // 0: none
+  float scale;     // of q.k
+  float soft_cap;  // 0: none
   bool alibi;
-  int64_t keys_read;          // out
+  int64_t keys_read;  // out
 };
 
 constexpr int64_t attention_scratch(int64_t rows, int64_t key_dim, int64_t value_dim) {
@@ -117,21 +130,29 @@ struct kernels {
   // o = sum / total, with the sink (times log2(e)) where there is one; returns lse2.
   float (*finish)(const float* state, int64_t value_dim, bool has_sink, float sink, row o);
 
-  void (*widen)(row x, int64_t count, float scale, float* y);       // y = scale * x
+  void (*widen)(row x, int64_t count, float scale, float* y);  // y = scale * x
   void (*narrow)(const float* x, int64_t count, row y);
-  void (*pack_row)(row x, int64_t count, int8_t* values, float* scales, int32_t* sums);  // count a multiple of 32
+  // Rows m .. m+R-1 of `rows`, x_stride bytes apart, into their tile; count a multiple of 32.
+  int64_t (*row_tile)(int64_t left);  // R, where that many rows are left
+  void (*pack_tile)(row x, int64_t x_stride, int64_t rows, int64_t tile, int64_t count, uint8_t* packed);
   void (*rms_norm)(row x, row w, int64_t count, float eps, row y);
-  void (*add)(row x, row y, int64_t count);                         // y += x
+  void (*add)(row x, row y, int64_t count);  // y += x
   void (*turn)(float* head, const float* cosines, const float* sines, int64_t pairs, sl_rope_kind kind);
   void (*gate)(sl_activation activation, row gate, row up, int64_t count, row y);
   void (*merge_states)(const void* o, int64_t o_stride, sl_dtype o_dtype, const float* lse2, int64_t lse_stride,
                        int64_t states, int64_t count, row y, float* y_lse2);
-  float (*largest)(const float* x, int64_t count);                  // NaN never wins; -inf where there is nothing else
-  double (*sum_exp)(const float* x, int64_t count, float shift);    // sum of e^(x - shift), NaN left out
+  float (*largest)(const float* x, int64_t count);                // NaN never wins; -inf where there is nothing else
+  double (*sum_exp)(const float* x, int64_t count, float shift);  // sum of e^(x - shift), NaN left out
 };
 
-namespace portable { const kernels& table(); }
-namespace avx2 { const kernels& table(); }
-namespace avx512 { const kernels& table(); }
+namespace portable {
+const kernels& table();
+}
+namespace avx2 {
+const kernels& table();
+}
+namespace avx512 {
+const kernels& table();
+}
 
 }  // namespace sl::cpu

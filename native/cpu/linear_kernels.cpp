@@ -47,93 +47,115 @@ inline void unpack(const uint8_t* p, u8x64* w) {
   }
 }
 
-// start + the dot product of half a block with 16 rows.
-template <int Bits>
-inline i32x16 dot_half(const u8x64* w, const int8_t* x, int32_t start) {
-  i32x16 s = set1_i32(start);
-  SL_UNROLL for (int g = 0; g < 4; ++g) s = Bits == 8 ? dot4_wide(s, w[g], x + 4 * g) : dot4(s, w[g], x + 4 * g);
-  return s;
+// A block of a tile of x: see kernels.h.
+template <int Rows>
+struct x_block {
+  const uint8_t* p;
+  const int8_t* values(int r) const { return (const int8_t*)p + 32 * r; }
+  f32x16 scale(int r) const { return set1(((const float*)(p + 32 * Rows))[r]); }
+  i32x16 minus_8_sum(int r) const { return set1_i32(((const int32_t*)(p + 36 * Rows))[r]); }
+  f32x16 scaled_sum(int r) const { return set1(((const float*)(p + 40 * Rows))[r]); }
+  i32x16 minus_8_half_sum(int half, int r) const {
+    return set1_i32(((const int32_t*)(p + 44 * Rows))[half * Rows + r]);
+  }
+};
+
+// Rows are taken kBatch at a time, their chains of adds interleaved: one chain alone would wait for its own results.
+template <int Rows>
+constexpr int kBatch = Rows < 4 ? Rows : 4;
+
+// dots[j] += groups First .. First+Count-1 of a block times row r+j
+template <int Bits, int First, int Count, int Rows>
+inline void dot_batch(const u8x64* w, const x_block<Rows>& x, int r, i32x16* dots) {
+  SL_UNROLL for (int g = First; g < First + Count; ++g) {
+    SL_UNROLL for (int j = 0; j < kBatch<Rows>; ++j) {
+      const int8_t* four = x.values(r + j) + 4 * g;
+      dots[j] = Bits == 8 ? dot4_wide(dots[j], w[g], four) : dot4(dots[j], w[g], four);
+    }
+  }
 }
 
-// sum of (w - Zero) x, in two chains: these are integers, so the order is free.
-template <int Bits, int Zero>
-inline f32x16 dot_block(const u8x64* w, const int8_t* x, const int32_t* sums) {
-  const int32_t start = Zero == 0 ? 0 : -Zero * (sums[0] + sums[1]);
-  return to_f32(add(dot_half<Bits>(w, x, start), dot_half<Bits>(w + 4, x + 16, 0)));
+// The same for a whole block; a few rows get a second chain each (integers, so the order is free).
+template <int Bits, int Rows>
+inline void dot_block(const u8x64* w, const x_block<Rows>& x, int r, i32x16* dots) {
+  if constexpr (Rows <= 2) {
+    i32x16 others[kBatch<Rows>];
+    SL_UNROLL for (int j = 0; j < kBatch<Rows>; ++j) others[j] = set1_i32(0);
+    SL_UNROLL for (int g = 0; g < 4; ++g) {
+      SL_UNROLL for (int j = 0; j < kBatch<Rows>; ++j) {
+        const int8_t* four = x.values(r + j) + 4 * g;
+        dots[j] = Bits == 8 ? dot4_wide(dots[j], w[g], four) : dot4(dots[j], w[g], four);
+        others[j] = Bits == 8 ? dot4_wide(others[j], w[g + 4], four + 16) : dot4(others[j], w[g + 4], four + 16);
+      }
+    }
+    SL_UNROLL for (int j = 0; j < kBatch<Rows>; ++j) dots[j] = add(dots[j], others[j]);
+  } else {
+    dot_batch<Bits, 0, 8>(w, x, r, dots);
+  }
 }
 
-// Types without a bias have their zero in the middle.
-template <int Bits>
-constexpr int kZero = Bits == 8 ? kWideZero : 1 << (Bits - 1);
+// ---- the kinds of scales; `add_block` puts a block's products onto the sums of a batch of rows
 
-// ---- the kinds of scales; `add` puts a block's products onto a row's sum
-
-struct scales_half {
+// w = scale (q - zero), the zero in the middle of the type's range: sum of (q - zero) x, in integers
+struct scales_centred {
   f32x16 scale;
+  template <int Bits, int Rows>
+  void add_block(f32x16* sum, const u8x64* w, const x_block<Rows>& x, int r) const {
+    constexpr int kShift = Bits == 8 ? 4 : Bits - 4;  // zero = 8 << shift
+    i32x16 dots[kBatch<Rows>];
+    SL_UNROLL for (int j = 0; j < kBatch<Rows>; ++j) dots[j] =
+        Bits == 8 && !kWideKeepsZero ? set1_i32(0) : shift_left<kShift>(x.minus_8_sum(r + j));
+    dot_block<Bits>(w, x, r, dots);
+    SL_UNROLL for (int j = 0; j < kBatch<Rows>; ++j) sum[r + j] =
+        fma(to_f32(dots[j]), scale * x.scale(r + j), sum[r + j]);
+  }
+};
+
+struct scales_half : scales_centred {
   void load_block(const uint8_t* p, int64_t block) { scale = load_f16(p + block * 32); }
-  template <int Bits>
-  f32x16 add_block(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale) const {
-    return fma(dot_block<Bits, kZero<Bits>>(w, x, sums), scale * set1(x_scale), sum);
-  }
 };
 
-struct scales_full {
-  f32x16 scale;
+struct scales_full : scales_centred {
   void load_block(const uint8_t* p, int64_t block) { scale = load((const float*)(p + block * 64)); }
-  template <int Bits>
-  f32x16 add_block(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale) const {
-    return fma(dot_block<Bits, kZero<Bits>>(w, x, sums), scale * set1(x_scale), sum);
+};
+
+// w = scale q + bias: scale (sum of q x) + bias (sum of x)
+struct scales_affine {
+  f32x16 scale, bias;
+  template <int Bits, int Rows>
+  void add_block(f32x16* sum, const u8x64* w, const x_block<Rows>& x, int r) const {
+    i32x16 dots[kBatch<Rows>];
+    SL_UNROLL for (int j = 0; j < kBatch<Rows>; ++j) dots[j] = set1_i32(0);
+    dot_block<Bits>(w, x, r, dots);
+    SL_UNROLL for (int j = 0; j < kBatch<Rows>; ++j) sum[r + j] =
+        fma(to_f32(dots[j]), scale * x.scale(r + j), fma(bias, x.scaled_sum(r + j), sum[r + j]));
   }
 };
 
-// sum of (scale q + bias) x = scale (sum of q x) + bias (sum of x)
-template <int Bits>
-inline f32x16 add_affine(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale, f32x16 scale, f32x16 bias) {
-  const f32x16 products = fma(dot_block<Bits, 0>(w, x, sums), scale, bias * set1((float)(sums[0] + sums[1])));
-  return fma(products, set1(x_scale), sum);
-}
-
-struct scales_bias {
-  f32x16 scale, bias;
+struct scales_bias : scales_affine {
   void load_block(const uint8_t* p, int64_t block) {
     scale = load_f16(p + block * 64);
     bias = load_f16(p + block * 64 + 32);
   }
-  template <int Bits>
-  f32x16 add_block(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale) const {
-    return add_affine<Bits>(sum, w, x, sums, x_scale, scale, bias);
-  }
 };
 
-struct scales_zero {
-  f32x16 scale, zeros;
+struct scales_zero : scales_affine {
   void load_block(const uint8_t* p, int64_t block) {
     scale = load_f16(p + block * 48);
-    zeros = load_u8(p + block * 48 + 32);
-  }
-  template <int Bits>
-  f32x16 add_block(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale) const {
-    // q x - zero x in whole numbers below 2^24: exact in f32
-    const f32x16 products = dot_block<Bits, 0>(w, x, sums) - zeros * set1((float)(sums[0] + sums[1]));
-    return fma(products, scale * set1(x_scale), sum);
+    bias = zero() - scale * load_u8(p + block * 48 + 32);
   }
 };
 
-struct scales_super {
-  f32x16 scale, bias;
+struct scales_super : scales_affine {
   void load_block(const uint8_t* p, int64_t block) {
     const uint8_t* super = p + block / 8 * 320;
     const uint8_t* own = super + 64 + block % 8 * 32;
     scale = load_f16(super) * load_u8(own);
     bias = zero() - load_f16(super + 32) * load_u8(own + 16);
   }
-  template <int Bits>
-  f32x16 add_block(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale) const {
-    return add_affine<Bits>(sum, w, x, sums, x_scale, scale, bias);
-  }
 };
 
-struct scales_super_signed {
+struct scales_super_signed {  // a scale each half block
   f32x16 first, second;
   void load_block(const uint8_t* p, int64_t block) {
     const uint8_t* super = p + block / 8 * 288;
@@ -142,10 +164,17 @@ struct scales_super_signed {
     first = d * load_i8(own);
     second = d * load_i8(own + 16);
   }
-  template <int Bits>
-  f32x16 add_block(f32x16 sum, const u8x64* w, const int8_t* x, const int32_t* sums, float x_scale) const {
-    const f32x16 a = to_f32(dot_half<Bits>(w, x, -32 * sums[0])), b = to_f32(dot_half<Bits>(w + 4, x + 16, -32 * sums[1]));
-    return fma(fma(b, second, a * first), set1(x_scale), sum);
+  template <int Bits, int Rows>
+  void add_block(f32x16* sum, const u8x64* w, const x_block<Rows>& x, int r) const {
+    i32x16 low[kBatch<Rows>], high[kBatch<Rows>];
+    SL_UNROLL for (int j = 0; j < kBatch<Rows>; ++j) {
+      low[j] = shift_left<2>(x.minus_8_half_sum(0, r + j));
+      high[j] = shift_left<2>(x.minus_8_half_sum(1, r + j));
+    }
+    dot_batch<Bits, 0, 4>(w, x, r, low);
+    dot_batch<Bits, 4, 4>(w, x, r, high);
+    SL_UNROLL for (int j = 0; j < kBatch<Rows>; ++j) sum[r + j] =
+        fma(fma(to_f32(high[j]), second, to_f32(low[j]) * first), x.scale(r + j), sum[r + j]);
   }
 };
 
@@ -160,51 +189,40 @@ inline void finish_row(const linear_task& t, int64_t m, int64_t n, f32x16 sum) {
 
 template <int Bits, typename Scales, int Rows>
 void quantised_tile(const linear_task& t, int64_t panel, int64_t m, int64_t rows) {
-  const int64_t K = t.weight.cols, blocks = K / kBlock;
+  const int64_t blocks = t.weight.cols / kBlock;
   const uint8_t* quants = t.weight.data + panel * t.weight.panel_bytes;
   const uint8_t* scales = quants + t.weight.scales_offset;
-  const int8_t* x[Rows];
-  const float* x_scales[Rows];
-  const int32_t* x_sums[Rows];
+  x_block<Rows> x = {t.packed + m * blocks * kRecordBytes};
   f32x16 sum[Rows];
-  SL_UNROLL for (int r = 0; r < Rows; ++r) {
-    const int64_t row = m + (r < rows ? r : 0);  // lanes of no row repeat the first and are thrown away
-    x[r] = t.packed.values + row * K;
-    x_scales[r] = t.packed.scales + row * blocks;
-    x_sums[r] = t.packed.sums + row * 2 * blocks;
-    sum[r] = zero();
-  }
-  for (int64_t b = 0; b < blocks; ++b) {
+  SL_UNROLL for (int r = 0; r < Rows; ++r) sum[r] = zero();
+  for (int64_t b = 0; b < blocks; ++b, x.p += kRecordBytes * Rows) {
     u8x64 w[8];
     Scales s;
     unpack<Bits>(quants + b * kBlockBytes<Bits>, w);
     s.load_block(scales, b);
-    SL_UNROLL for (int r = 0; r < Rows; ++r)
-      sum[r] = s.template add_block<Bits>(sum[r], w, x[r] + b * kBlock, x_sums[r] + 2 * b, x_scales[r][b]);
+    SL_UNROLL for (int r = 0; r < Rows; r += kBatch<Rows>) s.template add_block<Bits>(sum, w, x, r);
   }
-  for (int r = 0; r < Rows && r < rows; ++r) finish_row(t, m + r, panel * kPanelRows, sum[r]);
+  SL_UNROLL for (int r = 0; r < Rows; ++r) if (r < rows) finish_row(t, m + r, panel * kPanelRows, sum[r]);
+}
+
+int64_t tile_of(int64_t left) {
+  if (kLinearRows >= 16 && left > 12) return 16;
+  if (kLinearRows >= 8 && left > 5) return 8;
+  return left > 2 ? 4 : left;
 }
 
 template <int Bits, typename Scales>
 void quantised(const linear_task& t) {
   for (int64_t panel = t.first_panel; panel < t.last_panel; ++panel) {
-    for (int64_t m = t.first_row; m < t.last_row;) {
+    int64_t tile;
+    for (int64_t m = t.first_row; m < t.last_row; m += tile) {
       const int64_t rows = t.last_row - m;
-      if (kLinearRows >= 16 && rows > 12) {
-        quantised_tile<Bits, Scales, kLinearRows>(t, panel, m, rows);
-        m += kLinearRows;
-      } else if (kLinearRows >= 8 && rows > 5) {
-        quantised_tile<Bits, Scales, (kLinearRows < 8 ? kLinearRows : 8)>(t, panel, m, rows);
-        m += 8;
-      } else if (rows > 2) {
-        quantised_tile<Bits, Scales, 4>(t, panel, m, rows);
-        m += 4;
-      } else if (rows == 2) {
-        quantised_tile<Bits, Scales, 2>(t, panel, m, rows);
-        m += 2;
-      } else {
-        quantised_tile<Bits, Scales, 1>(t, panel, m, rows);
-        m += 1;
+      switch (tile = tile_of(rows)) {
+        case 16: quantised_tile<Bits, Scales, (kLinearRows < 16 ? 1 : 16)>(t, panel, m, rows); break;
+        case 8: quantised_tile<Bits, Scales, (kLinearRows < 8 ? 1 : 8)>(t, panel, m, rows); break;
+        case 4: quantised_tile<Bits, Scales, 4>(t, panel, m, rows); break;
+        case 2: quantised_tile<Bits, Scales, 2>(t, panel, m, rows); break;
+        default: quantised_tile<Bits, Scales, 1>(t, panel, m, rows);
       }
     }
   }
@@ -235,8 +253,7 @@ void dense_tile(const linear_task& t, int64_t panel, int64_t m, int64_t rows) {
   for (int64_t first = 0; first < K; first += kStretch) {
     const int64_t last = first + kStretch < K ? first + kStretch : K;
     f32x16 sum[Rows][Panels];
-    SL_UNROLL for (int r = 0; r < Rows; ++r)
-      SL_UNROLL for (int p = 0; p < Panels; ++p) sum[r][p] = zero();
+    SL_UNROLL for (int r = 0; r < Rows; ++r) SL_UNROLL for (int p = 0; p < Panels; ++p) sum[r][p] = zero();
     for (int64_t k = first; k < last; ++k) {
       f32x16 v[Panels];
       SL_UNROLL for (int p = 0; p < Panels; ++p) v[p] = load_weights<Format>(w[p], k);
@@ -245,8 +262,8 @@ void dense_tile(const linear_task& t, int64_t panel, int64_t m, int64_t rows) {
         SL_UNROLL for (int p = 0; p < Panels; ++p) sum[r][p] = fma(xs, v[p], sum[r][p]);
       }
     }
-    SL_UNROLL for (int r = 0; r < Rows; ++r)
-      SL_UNROLL for (int p = 0; p < Panels; ++p) total[r][p] = total[r][p] + sum[r][p];
+    SL_UNROLL for (int r = 0; r < Rows; ++r) SL_UNROLL for (int p = 0; p < Panels; ++p) total[r][p] =
+        total[r][p] + sum[r][p];
   }
   for (int r = 0; r < Rows && r < rows; ++r)
     for (int p = 0; p < Panels; ++p) finish_row(t, m + r, (panel + p) * kPanelRows, total[r][p]);
@@ -284,6 +301,8 @@ void dense(const linear_task& t) {
 }
 
 }  // namespace
+
+int64_t row_tile(int64_t left) { return tile_of(left); }
 
 void linear(const linear_task& t) {
   switch (t.weight.format) {

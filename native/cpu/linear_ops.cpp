@@ -9,19 +9,21 @@
 namespace sl::cpu {
 namespace {
 
-bool usable_as_is(const view& x, const cpu_weight& w) { return !w.quantised() && x.dtype == SL_DTYPE_F32 && w.order.empty(); }
+bool usable_as_is(const view& x, const cpu_weight& w) {
+  return !w.quantised() && x.dtype == SL_DTYPE_F32 && w.order.empty();
+}
 
 // Weights that take x in the same form share its preparation.
-bool same_input(const cpu_weight& a, const cpu_weight& b) { return a.quantised() == b.quantised() && a.order == b.order; }
+bool same_input(const cpu_weight& a, const cpu_weight& b) {
+  return a.quantised() == b.quantised() && a.order == b.order;
+}
 
 }  // namespace
 
 void reserve_input(const view& x, const cpu_weight& w, arena& space) {
   const int64_t T = x.shape[0], K = w.cols;
   if (w.quantised()) {
-    space.take<int8_t>(T * K);
-    space.take<float>(T * (K / kBlock));
-    space.take<int32_t>(T * (K / 16));
+    space.take<uint8_t>(packed_bytes(T, K));
     if (!w.order.empty()) space.take<float>(T * K);
   } else if (!usable_as_is(x, w)) {
     space.take<float>(T * K);
@@ -43,21 +45,29 @@ linear_input prepare_input(cpu_device& d, const view& x, const cpu_weight& w, ar
     in.x_stride = K;
     return in;
   }
-  in.packed = {space.take<int8_t>(T * K), space.take<float>(T * (K / kBlock)), space.take<int32_t>(T * (K / 16))};
-  auto* sorted = w.order.empty() ? nullptr : space.take<float>(T * K);
-  for_rows(d, T, 2 * K, [&](int64_t t, int) {
-    row source = row_of(x, t);
-    if (sorted != nullptr) {  // act order: the columns of x as the weight's stand; `values` serves as the first copy
-      float* own = sorted + t * K;
+  auto* packed = space.take<uint8_t>(packed_bytes(T, K));
+  view source = x;
+  if (!w.order.empty()) {  // act order: the columns of x as the weight's stand
+    auto* sorted = space.take<float>(T * K);
+    for_rows(d, T, 4 * K, [&](int64_t t, int) {
       for (int64_t k = 0; k < K; ++k) {
-        const row one = {static_cast<char*>(source.data) + w.order[static_cast<size_t>(k)] * (x.dtype == SL_DTYPE_F32 ? 4 : 2), x.dtype};
-        if (x.dtype == SL_DTYPE_F32) own[k] = *static_cast<const float*>(one.data);
-        else d.kernel.widen(one, 1, 1.0f, own + k);
+        const row one = {at(x, t, w.order[static_cast<size_t>(k)]), x.dtype};
+        d.kernel.widen(one, 1, 1.0f, sorted + t * K + k);
       }
-      source = {own, SL_DTYPE_F32};
-    }
-    d.kernel.pack_row(source, K, in.packed.values + t * K, in.packed.scales + t * (K / kBlock), in.packed.sums + t * (K / 16));
-  });
+    });
+    source.data = sorted;
+    source.dtype = SL_DTYPE_F32;
+    source.stride[0] = K;
+  }
+  // Tiles of the most rows, and smaller ones for what is left over.
+  const int64_t step = d.kernel.row_tile(kMostTileRows), whole = T / step * step;
+  const int64_t stride = source.stride[0] * (source.dtype == SL_DTYPE_F32 ? 4 : 2);
+  const auto pack = [&](int64_t m, int64_t tile) {
+    d.kernel.pack_tile(row_of(source, m), stride, T - m, tile, K, packed + m * (K / kBlock) * kRecordBytes);
+  };
+  for_rows(d, whole / step, 2 * K * step, [&](int64_t i, int) { pack(i * step, step); });
+  for (int64_t m = whole, tile; m < T; m += tile) pack(m, tile = d.kernel.row_tile(T - m));
+  in.packed = packed;
   return in;
 }
 
@@ -142,9 +152,9 @@ uint64_t embedding_workspace(const device& d, const embedding_args& a) {
 // ---- fused_qkv
 
 struct qkv_space {
-  view x;                     // the normalised rows, in x's dtype
-  float *q, *k, *v;           // [T, H*D], [T, Hkv*D], [T, Hkv*Dv]
-  float *cosines, *sines;     // [threads, R/2]
+  view x;                  // the normalised rows, in x's dtype
+  float *q, *k, *v;        // [T, H*D], [T, Hkv*D], [T, Hkv*Dv]
+  float *cosines, *sines;  // [threads, R/2]
 };
 
 qkv_space take_qkv(const cpu_device& d, const fused_qkv_args& a, arena& space) {

@@ -98,7 +98,8 @@ void thread_pool::work(int thread) {
     }
     if (stop_.load(std::memory_order_relaxed)) return;
     if (!ready()) continue;
-    if (!state_.compare_exchange_strong(seen, seen + 1, std::memory_order_acq_rel)) continue;  // closed, or another came in
+    if (!state_.compare_exchange_strong(seen, seen + 1, std::memory_order_acq_rel))
+      continue;  // closed, or another came in
     done = seen / kEpoch;
     take_tasks(thread);
     state_.fetch_sub(1, std::memory_order_release);

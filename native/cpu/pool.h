@@ -25,7 +25,8 @@ class thread_pool {
   template <typename Body>
   void parallel(int64_t count, Body&& body) {
     using type = std::remove_reference_t<Body>;
-    run(count, [](void* context, int64_t task, int thread) { (*static_cast<type*>(context))(task, thread); }, &body);
+    run(
+        count, [](void* context, int64_t task, int thread) { (*static_cast<type*>(context))(task, thread); }, &body);
   }
 
  private:

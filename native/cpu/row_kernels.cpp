@@ -1,4 +1,5 @@
-// Kernels on one row: conversions, quantisation of x, norms, RoPE, activations, merges, and the sums that sampling needs.
+// Kernels on one row: conversions, quantisation of x, norms, RoPE, activations, merges, and the sums that sampling
+// needs.
 #include "simd.h"
 
 namespace sl::cpu::SL_ISA {
@@ -14,24 +15,30 @@ void narrow(const float* x, int64_t count, row y) {
     store_some(y.dtype, y.data, i, count - i, load_some(SL_DTYPE_F32, x, i, count - i));
 }
 
-void pack_row(row x, int64_t count, int8_t* values, float* scales, int32_t* sums) {
-  for (int64_t k = 0; k < count; k += 32) {
-    const f32x16 a = load_as(x.dtype, x.data, k), b = load_as(x.dtype, x.data, k + 16);
-    const float top = largest(max(abs(a), abs(b)));
-    // Below this 127 / top would overflow; such a block is 0 within anything that matters.
-    const float inverse = top > 1e-36f ? 127.0f / top : 0.0f;
-    const f32x16 qa = nearest(a * set1(inverse)), qb = nearest(b * set1(inverse));
-    store_i8(values + k, qa);
-    store_i8(values + k + 16, qb);
-    // Whatever is not finite makes the block's scale NaN: x * 0 is then NaN, and it must not vanish in a conversion.
-    scales[k / 32] = (top > 1e-36f ? top / 127.0f : 0.0f) + sum((a + b) * zero());
-    int32_t first = 0, second = 0;
-    for (int i = 0; i < 16; ++i) {
-      first += values[k + i];
-      second += values[k + 16 + i];
+void pack_tile(row x, int64_t x_stride, int64_t rows, int64_t tile, int64_t count, uint8_t* packed) {
+  for (int64_t r = 0; r < tile; ++r) {
+    const char* source =
+        (const char*)x.data + (r < rows ? r : 0) * x_stride;  // rows that are not there repeat the first
+    uint8_t* record = packed;
+    for (int64_t k = 0; k < count; k += 32, record += kRecordBytes * tile) {
+      const f32x16 a = load_as(x.dtype, source, k), b = load_as(x.dtype, source, k + 16);
+      const float top = largest(max(abs(a), abs(b)));
+      // Below this 127 / top would overflow; such a block is 0 within anything that matters.
+      const float inverse = top > 1e-36f ? 127.0f / top : 0.0f;
+      const f32x16 qa = nearest(a * set1(inverse)), qb = nearest(b * set1(inverse));
+      store_i8((int8_t*)record + 32 * r, qa);
+      store_i8((int8_t*)record + 32 * r + 16, qb);
+      // Whatever is not finite makes the block's scale NaN: x * 0 is then NaN, and it must not vanish in a conversion.
+      const float scale = (top > 1e-36f ? top / 127.0f : 0.0f) + sum((a + b) * zero());
+      const float first = sum(qa), second = sum(qb);  // whole numbers: exact in any order
+      const bool finite = scale == scale;
+      const int32_t halves[2] = {finite ? -8 * (int32_t)first : 0, finite ? -8 * (int32_t)second : 0};
+      ((float*)(record + 32 * tile))[r] = scale;
+      ((int32_t*)(record + 36 * tile))[r] = halves[0] + halves[1];
+      ((float*)(record + 40 * tile))[r] = scale * (first + second);
+      ((int32_t*)(record + 44 * tile))[r] = halves[0];
+      ((int32_t*)(record + 44 * tile))[tile + r] = halves[1];
     }
-    sums[k / 16] = first;
-    sums[k / 16 + 1] = second;
   }
 }
 
@@ -55,7 +62,8 @@ void rms_norm(row x, row w, int64_t count, float eps, row y) {
 
 void add(row x, row y, int64_t count) {
   for (int64_t i = 0; i < count; i += 16)
-    store_some(y.dtype, y.data, i, count - i, load_some(x.dtype, x.data, i, count - i) + load_some(y.dtype, y.data, i, count - i));
+    store_some(y.dtype, y.data, i, count - i,
+               load_some(x.dtype, x.data, i, count - i) + load_some(y.dtype, y.data, i, count - i));
 }
 
 void turn(float* head, const float* cosines, const float* sines, int64_t pairs, sl_rope_kind kind) {
@@ -111,8 +119,8 @@ void gate(sl_activation activation, row gate, row up, int64_t count, row y) {
   }
 }
 
-void merge_states(const void* o, int64_t o_stride, sl_dtype o_dtype, const float* lse2, int64_t lse_stride, int64_t states,
-                  int64_t count, row y, float* y_lse2) {
+void merge_states(const void* o, int64_t o_stride, sl_dtype o_dtype, const float* lse2, int64_t lse_stride,
+                  int64_t states, int64_t count, row y, float* y_lse2) {
   // Relative to the largest of all, weights are in 0 .. 1 and need no rescaling on the way.
   float top = -INFINITY, total = 0;
   for (int64_t s = 0; s < states; ++s) {
@@ -165,13 +173,14 @@ double sum_exp(const float* x, int64_t count, float shift) {
 // ---- the table of this instruction set; the other kernels stand in linear_kernels.cpp and attention_kernels.cpp
 
 void linear(const linear_task&);
+int64_t row_tile(int64_t left);
 void attend(attention_task&);
 void merge(float* state, const float* other, int64_t value_dim);
 float finish(const float* state, int64_t value_dim, bool has_sink, float sink, row o);
 
 const kernels& table() {
-  static constexpr kernels all = {linear, attend, merge, finish, widen, narrow, pack_row, rms_norm, add,
-                                  turn, gate, merge_states, largest, sum_exp};
+  static constexpr kernels all = {linear,   attend, merge, finish, widen,        narrow,  row_tile, pack_tile,
+                                  rms_norm, add,    turn,  gate,   merge_states, largest, sum_exp};
   return all;
 }
 

@@ -34,8 +34,11 @@ void gather(stream& s, const gather_args& a) {
       return;
     }
     std::memset(target, 0, static_cast<size_t>(bytes));
-    const uint32_t nan = a.x.dtype == SL_DTYPE_F32 ? 0x7fc00000u : a.x.dtype == SL_DTYPE_F16 ? 0x7e00u
-                       : a.x.dtype == SL_DTYPE_BF16 ? 0x7fc0u : a.x.dtype == SL_DTYPE_FP8_E4M3 ? 0x7fu : 0u;
+    const uint32_t nan = a.x.dtype == SL_DTYPE_F32        ? 0x7fc00000u
+                         : a.x.dtype == SL_DTYPE_F16      ? 0x7e00u
+                         : a.x.dtype == SL_DTYPE_BF16     ? 0x7fc0u
+                         : a.x.dtype == SL_DTYPE_FP8_E4M3 ? 0x7fu
+                                                          : 0u;
     for (int64_t j = 0; nan != 0 && j < count; ++j) std::memcpy(target + j * size, &nan, static_cast<size_t>(size));
   });
 }
@@ -75,7 +78,8 @@ void rope(stream& s, const rope_args& a) {
   const rope_space own = take_rope(d, a, space);
   const int64_t H = a.x.shape[1], D = a.x.shape[2];
   for_rows(d, a.x.shape[0], 2 * H * D, [&](int64_t t, int thread) {
-    float *cosines = own.cosines + thread * own.pairs, *sines = own.sines + thread * own.pairs, *head = own.head + thread * own.dim;
+    float *cosines = own.cosines + thread * own.pairs, *sines = own.sines + thread * own.pairs,
+          *head = own.head + thread * own.dim;
     rope_angles(a.inv_freq, a.positions.as<int32_t>()[t], a.scale, cosines, sines);
     for (int64_t h = 0; h < H; ++h) {
       d.kernel.widen(row_of(a.x, t, h), D, 1.0f, head);
@@ -111,7 +115,8 @@ void merge_states(stream& s, const merge_states_args& a) {
     const int64_t t = i / H, h = i % H;
     d.kernel.merge_states(a.o.as<char>() + (t * a.o.stride[1] + h * a.o.stride[2]) * size, a.o.stride[0], a.o.dtype,
                           a.lse2.as<float>() + t * a.lse2.stride[1] + h * a.lse2.stride[2], a.lse2.stride[0], S, Dv,
-                          row_of(a.y, t, h), a.y_lse2 ? a.y_lse2.as<float>() + t * a.y_lse2.stride[0] + h * a.y_lse2.stride[1] : nullptr);
+                          row_of(a.y, t, h),
+                          a.y_lse2 ? a.y_lse2.as<float>() + t * a.y_lse2.stride[0] + h * a.y_lse2.stride[1] : nullptr);
   });
 }
 

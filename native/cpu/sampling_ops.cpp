@@ -136,9 +136,11 @@ void sample(stream& s, const sample_args& a) {
     if (top_p < 1) count = row.keep_top_p(count, sorted, top_p);
     if (min_p > 0) {
       count = std::remove_if(row.ids, row.ids + count,
-                             [&](int32_t i) { return i != top && !(std::exp(row.log_p(i)) >= min_p); }) - row.ids;
+                             [&](int32_t i) { return i != top && !(std::exp(row.log_p(i)) >= min_p); }) -
+              row.ids;
     }
-    id = row.draw(static_cast<uint64_t>(a.seed.as<int64_t>()[b]), static_cast<uint64_t>(a.position.as<int64_t>()[b]), count);
+    id = row.draw(static_cast<uint64_t>(a.seed.as<int64_t>()[b]), static_cast<uint64_t>(a.position.as<int64_t>()[b]),
+                  count);
   });
 }
 
@@ -162,7 +164,8 @@ void penalties(stream& s, const penalties_args& a) {
       int32_t* ids = scratch + thread * a.history.shape[0];
       const int64_t count = std::copy(a.history.as<int32_t>() + first, a.history.as<int32_t>() + last, ids) - ids;
       std::sort(ids, ids + count);
-      const float repetition = a.repetition.as<float>()[b], presence = a.presence.as<float>()[b], frequency = a.frequency.as<float>()[b];
+      const float repetition = a.repetition.as<float>()[b], presence = a.presence.as<float>()[b],
+                  frequency = a.frequency.as<float>()[b];
       for (int64_t i = 0, next = 0; i < count; i = next) {
         while (next < count && ids[next] == ids[i]) ++next;
         if (ids[i] < 0 || ids[i] >= V) continue;

@@ -90,7 +90,7 @@ inline f32x16 exp2(f32x16 x) {
 inline f32x16 exp(f32x16 x) {
   const f32x16 limited = min(set1(88.8f), max(set1(-87.3f), x));
   const f32x16 n = nearest(limited * set1(kLog2e));
-  const f32x16 r = fma(n, set1(1.42860677e-6f), fma(n, set1(-0.693145752f), limited));
+  const f32x16 r = fma(n, set1(-1.42860677e-6f), fma(n, set1(-0.693145752f), limited));
   const f32x16 power = small_exp(r) * pow2(n);
   return select_less(x, set1(-87.3f), zero(), power);
 }

@@ -13,7 +13,7 @@ struct u8x64 {
 
 constexpr int kTileRows = 4;
 constexpr int kLinearRows = 8;
-constexpr int kWideZero = 0;  // dot4_wide takes the 128 off by itself
+constexpr bool kWideKeepsZero = false;  // dot4_wide takes the 128 off by itself
 
 static inline f32x16 zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 static inline f32x16 set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -31,7 +31,9 @@ static inline void store_f16(void* p, f32x16 x) {
   _mm_storeu_si128(h, _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   _mm_storeu_si128(h + 1, _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-static inline __m256 widen_bf16(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
+static inline __m256 widen_bf16(__m128i h) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
 static inline f32x16 load_bf16(const void* p) {
   const __m128i* h = (const __m128i*)p;
   return {widen_bf16(_mm_loadu_si128(h)), widen_bf16(_mm_loadu_si128(h + 1))};
@@ -39,7 +41,8 @@ static inline f32x16 load_bf16(const void* p) {
 static inline __m256i narrow_bf16(__m256 x) {  // in the lower halves of the lanes
   const __m256i bits = _mm256_castps_si256(x);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
+  const __m256i rounded =
+      _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
   const __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x40));
   return _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
 }
@@ -109,6 +112,10 @@ static inline void store_i8(int8_t* p, f32x16 x) {
 
 static inline i32x16 set1_i32(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 static inline i32x16 add(i32x16 x, i32x16 y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+template <int Bits>
+static inline i32x16 shift_left(i32x16 x) {
+  return {_mm256_slli_epi32(x.a, Bits), _mm256_slli_epi32(x.b, Bits)};
+}
 static inline f32x16 to_f32(i32x16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 
 static inline u8x64 load_bytes(const uint8_t* p) {
@@ -150,8 +157,10 @@ static inline i32x16 dot4_wide(i32x16 sum, u8x64 weights, const int8_t* x) {
   memcpy(&four, x, 4);
   const __m256i xs = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1), offset = _mm256_set1_epi8((char)128);
   const __m256i a = _mm256_xor_si256(weights.a, offset), b = _mm256_xor_si256(weights.b, offset);
-  return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(xs, a)), ones)),
-          _mm256_add_epi32(sum.b, _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(b), _mm256_sign_epi8(xs, b)), ones))};
+  return {_mm256_add_epi32(sum.a,
+                           _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(xs, a)), ones)),
+          _mm256_add_epi32(sum.b,
+                           _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(b), _mm256_sign_epi8(xs, b)), ones))};
 }
 
 static inline void transpose8(const __m256* rows, float* out) {

@@ -11,9 +11,9 @@ struct u8x64 {
   __m512i v;
 };
 
-constexpr int kTileRows = 8;        // rows of x that share a pass over attention's keys
-constexpr int kLinearRows = 16;     // rows of x that share a pass over packed weights
-constexpr int kWideZero = 128;      // what dot4_wide leaves to be taken off each weight
+constexpr int kTileRows = 8;           // rows of x that share a pass over attention's keys
+constexpr int kLinearRows = 16;        // rows of x that share a pass over packed weights
+constexpr bool kWideKeepsZero = true;  // dot4_wide takes bytes as they are: 128 stands for 0
 
 static inline f32x16 zero() { return {_mm512_setzero_ps()}; }
 static inline f32x16 set1(float x) { return {_mm512_set1_ps(x)}; }
@@ -57,10 +57,13 @@ static inline f32x16 select_less(f32x16 a, f32x16 b, f32x16 x, f32x16 y) {
   return {_mm512_mask_mov_ps(y.v, _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), x.v)};
 }
 // Bit i of bits set ? x : y
-static inline f32x16 select_bits(uint32_t bits, f32x16 x, f32x16 y) { return {_mm512_mask_mov_ps(y.v, (__mmask16)bits, x.v)}; }
+static inline f32x16 select_bits(uint32_t bits, f32x16 x, f32x16 y) {
+  return {_mm512_mask_mov_ps(y.v, (__mmask16)bits, x.v)};
+}
 // 2^n for whole n in -126 .. 128 (infinity)
 static inline f32x16 pow2(f32x16 n) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
+  return {
+      _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
 }
 static inline float sum(f32x16 a) { return _mm512_reduce_add_ps(a.v); }
 static inline float largest(f32x16 a) { return _mm512_reduce_max_ps(a.v); }
@@ -70,11 +73,17 @@ static inline void store_i8(int8_t* p, f32x16 a) {  // a whole, -127 .. 127
 
 static inline i32x16 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
 static inline i32x16 add(i32x16 a, i32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+template <int Bits>
+static inline i32x16 shift_left(i32x16 a) {
+  return {_mm512_slli_epi32(a.v, Bits)};
+}
 static inline f32x16 to_f32(i32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
 static inline u8x64 load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 static inline u8x64 low_nibbles(u8x64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
-static inline u8x64 high_nibbles(u8x64 a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }
+static inline u8x64 high_nibbles(u8x64 a) {
+  return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
+}
 // low | the bits of plane, moved by Left (negative: right), that mask holds
 template <int Left, int Mask>
 static inline u8x64 with_bits(u8x64 low, u8x64 plane) {
@@ -108,8 +117,10 @@ static inline void transpose(const f32x16* rows, float* out) {
   }
   // b[4g+c], quarter q: rows 4g .. 4g+3 of column 4q+c
   for (int c = 0; c < 4; ++c) {
-    const __m512 low01 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0x44), high01 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0xee);
-    const __m512 low23 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0x44), high23 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0xee);
+    const __m512 low01 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0x44),
+                 high01 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0xee);
+    const __m512 low23 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0x44),
+                 high23 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0xee);
     _mm512_storeu_ps(out + 16 * c, _mm512_shuffle_f32x4(low01, low23, 0x88));
     _mm512_storeu_ps(out + 16 * (4 + c), _mm512_shuffle_f32x4(low01, low23, 0xdd));
     _mm512_storeu_ps(out + 16 * (8 + c), _mm512_shuffle_f32x4(high01, high23, 0x88));

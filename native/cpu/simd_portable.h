@@ -16,7 +16,7 @@ struct u8x64 {
 
 constexpr int kTileRows = 2;
 constexpr int kLinearRows = 4;
-constexpr int kWideZero = 128;
+constexpr bool kWideKeepsZero = true;
 
 #define SL_EACH(i) _Pragma("GCC unroll 4") for (int i = 0; i < 4; ++i)
 
@@ -31,9 +31,7 @@ static inline f32x16 load(const float* p) {
   SL_EACH(i) memcpy(&r.v[i], p + 4 * i, 16);
   return r;
 }
-static inline void store(float* p, f32x16 x) {
-  SL_EACH(i) memcpy(p + 4 * i, &x.v[i], 16);
-}
+static inline void store(float* p, f32x16 x) { SL_EACH(i) memcpy(p + 4 * i, &x.v[i], 16); }
 
 static inline i32x4 bits_of(f32x4 x) { return (i32x4)x; }
 static inline f32x4 choose(i32x4 mask, f32x4 x, f32x4 y) { return (f32x4)((mask & bits_of(x)) | (~mask & bits_of(y))); }
@@ -98,11 +96,11 @@ static inline f32x16 load_i8(const uint8_t* p) {
   return r;
 }
 
-#define SL_BINARY(name, expression)                \
-  static inline f32x16 name(f32x16 x, f32x16 y) {  \
-    f32x16 r;                                      \
-    SL_EACH(i) r.v[i] = expression;                \
-    return r;                                      \
+#define SL_BINARY(name, expression)               \
+  static inline f32x16 name(f32x16 x, f32x16 y) { \
+    f32x16 r;                                     \
+    SL_EACH(i) r.v[i] = expression;               \
+    return r;                                     \
   }
 SL_BINARY(operator+, x.v[i] + y.v[i])
 SL_BINARY(operator-, x.v[i] - y.v[i])
@@ -169,6 +167,11 @@ static inline i32x16 add(i32x16 x, i32x16 y) {
   SL_EACH(i) x.v[i] += y.v[i];
   return x;
 }
+template <int Bits>
+static inline i32x16 shift_left(i32x16 x) {
+  SL_EACH(i) x.v[i] *= 1 << Bits;
+  return x;
+}
 static inline f32x16 to_f32(i32x16 x) {
   f32x16 r;
   SL_EACH(i) r.v[i] = __builtin_convertvector(x.v[i], f32x4);
@@ -205,7 +208,8 @@ static inline i32x16 dot4(i32x16 sum, u8x64 weights, const int8_t* x) {
     const __m128i w = _mm_loadu_si128((const __m128i*)(weights.v + 16 * i));
     const __m128 low = _mm_castsi128_ps(_mm_madd_epi16(_mm_unpacklo_epi8(w, none), xs));
     const __m128 high = _mm_castsi128_ps(_mm_madd_epi16(_mm_unpackhi_epi8(w, none), xs));
-    const __m128i even = _mm_castps_si128(_mm_shuffle_ps(low, high, 0x88)), odd = _mm_castps_si128(_mm_shuffle_ps(low, high, 0xdd));
+    const __m128i even = _mm_castps_si128(_mm_shuffle_ps(low, high, 0x88)),
+                  odd = _mm_castps_si128(_mm_shuffle_ps(low, high, 0xdd));
     sum.v[i] += (i32x4)_mm_add_epi32(even, odd);
   }
   return sum;

@@ -2,6 +2,10 @@
 #include <algorithm>
 #include <cstring>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "blocks.h"
 #include "cpu.h"
 
@@ -25,10 +29,10 @@ uint32_t word(const uint8_t* at) {
 // Block b of 32 values along row n of a source, as whole numbers from 0, and what its format has for a scale.
 struct source_block {
   uint8_t q[32];
-  uint16_t scale, bias;         // f16
-  float full;                   // INT8
+  uint16_t scale, bias;  // f16
+  float full;            // INT8
   uint8_t small_scale, small_min, zero;
-  int8_t signed_scale[2];       // Q6_K
+  int8_t signed_scale[2];  // Q6_K
 };
 
 void nibbles(const uint8_t* p, uint8_t* q) {  // 16 bytes: the low ones first
@@ -67,7 +71,8 @@ void read_q6_k(const uint8_t* super, int part, source_block& out) {
   out.scale = half_bits(super + 208);
 }
 
-void read_grouped(const sl_weight_source& s, const std::vector<int32_t>& order, int64_t n, int64_t block, source_block& out) {
+void read_grouped(const sl_weight_source& s, const std::vector<int32_t>& order, int64_t n, int64_t block,
+                  source_block& out) {
   const auto* data = static_cast<const uint8_t*>(s.data);
   const auto* scales = static_cast<const uint8_t*>(s.scales);
   const auto* zeros = static_cast<const uint8_t*>(s.zeros);
@@ -91,7 +96,8 @@ void read_grouped(const sl_weight_source& s, const std::vector<int32_t>& order, 
   }
 }
 
-void read_block(const sl_weight_source& s, const std::vector<int32_t>& order, int64_t n, int64_t block, source_block& out) {
+void read_block(const sl_weight_source& s, const std::vector<int32_t>& order, int64_t n, int64_t block,
+                source_block& out) {
   const int64_t bytes = block_bytes(s.encoding);
   if (bytes == 0) return read_grouped(s, order, n, block, out);
   const int64_t values = block_values(s);
@@ -126,10 +132,16 @@ void read_block(const sl_weight_source& s, const std::vector<int32_t>& order, in
 
 int bits_of(weight_format format) {
   switch (format) {
-    case weight_format::q4_half: case weight_format::q4_bias: case weight_format::q4_zero: case weight_format::q4_super: return 4;
-    case weight_format::q5_half: case weight_format::q5_bias: case weight_format::q5_super: return 5;
+    case weight_format::q4_half:
+    case weight_format::q4_bias:
+    case weight_format::q4_zero:
+    case weight_format::q4_super: return 4;
+    case weight_format::q5_half:
+    case weight_format::q5_bias:
+    case weight_format::q5_super: return 5;
     case weight_format::q6_super: return 6;
-    case weight_format::q8_half: case weight_format::q8_full: return 8;
+    case weight_format::q8_half:
+    case weight_format::q8_full: return 8;
     case weight_format::f32: return 32;
     default: return 16;
   }
@@ -138,10 +150,15 @@ int bits_of(weight_format format) {
 // Bytes of the scales of one block of 16 rows, the super block's share included.
 int64_t scale_bytes(weight_format format) {
   switch (format) {
-    case weight_format::q4_half: case weight_format::q5_half: case weight_format::q8_half: return 32;
-    case weight_format::q4_bias: case weight_format::q5_bias: case weight_format::q8_full: return 64;
+    case weight_format::q4_half:
+    case weight_format::q5_half:
+    case weight_format::q8_half: return 32;
+    case weight_format::q4_bias:
+    case weight_format::q5_bias:
+    case weight_format::q8_full: return 64;
     case weight_format::q4_zero: return 48;
-    case weight_format::q4_super: case weight_format::q5_super: return 40;
+    case weight_format::q4_super:
+    case weight_format::q5_super: return 40;
     case weight_format::q6_super: return 36;
     default: return 0;
   }
@@ -178,10 +195,11 @@ uint8_t value_at(const uint8_t* p, int bits, int64_t lane, int k) {
 // Where lane's part of block b's scales lies.
 void put_scales(uint8_t* p, weight_format format, int64_t b, int64_t lane, const source_block& s) {
   switch (format) {
-    case weight_format::q4_half: case weight_format::q5_half: case weight_format::q8_half:
-      std::memcpy(p + b * 32 + lane * 2, &s.scale, 2);
-      break;
-    case weight_format::q4_bias: case weight_format::q5_bias:
+    case weight_format::q4_half:
+    case weight_format::q5_half:
+    case weight_format::q8_half: std::memcpy(p + b * 32 + lane * 2, &s.scale, 2); break;
+    case weight_format::q4_bias:
+    case weight_format::q5_bias:
       std::memcpy(p + b * 64 + lane * 2, &s.scale, 2);
       std::memcpy(p + b * 64 + 32 + lane * 2, &s.bias, 2);
       break;
@@ -190,7 +208,8 @@ void put_scales(uint8_t* p, weight_format format, int64_t b, int64_t lane, const
       p[b * 48 + 32 + lane] = s.zero;
       break;
     case weight_format::q8_full: std::memcpy(p + b * 64 + lane * 4, &s.full, 4); break;
-    case weight_format::q4_super: case weight_format::q5_super: {
+    case weight_format::q4_super:
+    case weight_format::q5_super: {
       uint8_t* super = p + b / 8 * 320;
       std::memcpy(super + lane * 2, &s.scale, 2);
       std::memcpy(super + 32 + lane * 2, &s.bias, 2);
@@ -234,7 +253,9 @@ bool sort_columns(const sl_weight_source& s, std::vector<int32_t>& order) {
   std::memcpy(groups.data(), s.order, groups.size() * 4);
   order.resize(groups.size());
   for (size_t k = 0; k < order.size(); ++k) order[k] = static_cast<int32_t>(k);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return groups[static_cast<size_t>(a)] < groups[static_cast<size_t>(b)]; });
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return groups[static_cast<size_t>(a)] < groups[static_cast<size_t>(b)];
+  });
   bool sorted = true;
   for (size_t k = 0; k < order.size(); ++k) {
     if (groups[static_cast<size_t>(order[k])] != static_cast<int32_t>(k) / s.group) return order.clear(), false;
@@ -255,11 +276,25 @@ void pack_dense_panel(const sl_weight_source& s, weight_format format, int64_t p
       dequantise_rows(s, first + lane, 1, row.data());
       source = reinterpret_cast<const uint8_t*>(row.data());
     }
-    for (int64_t k = 0; k < K; ++k) std::memcpy(p + (k * kPanelRows + lane) * size, source + k * size, static_cast<size_t>(size));
+    for (int64_t k = 0; k < K; ++k)
+      std::memcpy(p + (k * kPanelRows + lane) * size, source + k * size, static_cast<size_t>(size));
   }
 }
 
 }  // namespace
+
+void cpu_weight::allocate(uint64_t bytes) {
+  data_ = host_allocate(bytes);
+  bytes_ = bytes;
+#if defined(__linux__)
+  // Weights are read from end to end each step: with pages of 2 MiB few of the reads wait for an address translation.
+  // Asked for, not required: where the system has none, nothing is lost.
+  constexpr uintptr_t kHuge = uintptr_t{2} << 20;
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(data_) + kHuge - 1) / kHuge * kHuge;
+  const uintptr_t last = (reinterpret_cast<uintptr_t>(data_) + bytes) / kHuge * kHuge;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
 
 std::unique_ptr<weight> pack_weight(const sl_weight_source& s, thread_pool& pool) {
   auto w = std::make_unique<cpu_weight>();
@@ -275,7 +310,8 @@ std::unique_ptr<weight> pack_weight(const sl_weight_source& s, thread_pool& pool
   const int64_t values = quantised ? s.cols / kBlock * bits * 64 : s.cols * bits * 2;
   const int64_t scales = quantised ? s.cols / kBlock * scale_bytes(format) : 0;
   const int64_t panel_bytes = (values + scales + 63) / 64 * 64;
-  if (panel_bytes > INT64_MAX / panels) throw error(SL_ERR_OUT_OF_MEMORY, "out of memory: the weight exceeds 2^63 bytes");
+  if (panel_bytes > INT64_MAX / panels)
+    throw error(SL_ERR_OUT_OF_MEMORY, "out of memory: the weight exceeds 2^63 bytes");
   w->allocate(static_cast<uint64_t>(panel_bytes * panels));
   w->packed = {w->data(), s.rows, s.cols, panel_bytes, values, format};
 
@@ -285,7 +321,9 @@ std::unique_ptr<weight> pack_weight(const sl_weight_source& s, thread_pool& pool
     uint8_t* p = w->data() + panel * panel_bytes;
     std::memset(p, 0, static_cast<size_t>(panel_bytes));  // rows past the last are zero
     if (!quantised) {
-      try { pack_dense_panel(s, format, panel, p); } catch (...) { failed = true; }
+      try {
+        pack_dense_panel(s, format, panel, p);
+      } catch (...) { failed = true; }
       return;
     }
     const int64_t first = panel * kPanelRows, rows = std::min(kPanelRows, s.rows - first);
@@ -320,11 +358,14 @@ void unpack_row(const cpu_weight& w, int64_t row, float* out) {
     const uint8_t* block = panel + b * bits * 64;
     float scale[2] = {0, 0}, bias = 0, zero = 0;
     switch (p.format) {
-      case weight_format::q4_half: case weight_format::q5_half: case weight_format::q8_half:
+      case weight_format::q4_half:
+      case weight_format::q5_half:
+      case weight_format::q8_half:
         scale[0] = scale[1] = f16_to_f32(half_bits(scales + b * 32 + lane * 2));
         zero = static_cast<float>(1 << (bits - 1));
         break;
-      case weight_format::q4_bias: case weight_format::q5_bias:
+      case weight_format::q4_bias:
+      case weight_format::q5_bias:
         scale[0] = scale[1] = f16_to_f32(half_bits(scales + b * 64 + lane * 2));
         bias = f16_to_f32(half_bits(scales + b * 64 + 32 + lane * 2));
         break;
@@ -337,7 +378,8 @@ void unpack_row(const cpu_weight& w, int64_t row, float* out) {
         scale[1] = scale[0];
         zero = 128;
         break;
-      case weight_format::q4_super: case weight_format::q5_super: {
+      case weight_format::q4_super:
+      case weight_format::q5_super: {
         const uint8_t* super = scales + b / 8 * 320;
         const uint8_t* own = super + 64 + b % 8 * 32;
         scale[0] = scale[1] = f16_to_f32(half_bits(super + lane * 2)) * static_cast<float>(own[lane]);

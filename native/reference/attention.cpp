@@ -15,17 +15,23 @@ int64_t place(const kv_view& c, int32_t page, int32_t head, int32_t slot) {
   return (int64_t{page} * c.kv_heads + head) * c.page_size + slot % c.page_size;
 }
 
-struct slot_vectors {
-  const char *keys, *values;  // the layer's pools
-  const float *key_scales, *value_scales;
-};
+// The keys or values of a sequence for one KV head, as f32 [length, dim], and each one's scale (1 where there is none).
+struct slots {
+  std::vector<float> vectors, scales;
+  int32_t dim = 0;
 
-slot_vectors layer_of(const kv_view& c, int32_t layer) {
-  const auto l = static_cast<uint64_t>(layer);
-  return {c.keys + l * c.key_layer_bytes, c.values + l * c.value_layer_bytes,
-          c.key_scales != nullptr ? c.key_scales + l * c.scale_layer_count : nullptr,
-          c.value_scales != nullptr ? c.value_scales + l * c.scale_layer_count : nullptr};
-}
+  void read(const kv_view& c, const char* pool, const float* all_scales, int32_t dim_, const int32_t* pages,
+            int64_t length, int32_t head) {
+    dim = dim_;
+    vectors.resize(static_cast<size_t>(length * dim));
+    scales.assign(static_cast<size_t>(length), 1.0f);
+    for (int64_t j = 0; j < length; ++j) {
+      const int64_t at = place(c, pages[j / c.page_size], head, static_cast<int32_t>(j));
+      for (int32_t d = 0; d < dim; ++d) vectors[j * dim + d] = load(c.dtype, pool, at * dim + d);
+      if (all_scales != nullptr) scales[j] = all_scales[at];
+    }
+  }
+};
 
 void write_vector(const kv_view& c, char* pool, float* scales, int64_t at, int32_t dim, const float* x) {
   float scale = 1;
@@ -67,11 +73,8 @@ struct state {
 };
 
 template <typename Real>
-void attend_chunk(const attention_args& a, const query& q, const std::vector<Real>& row, int64_t head, const int32_t* pages,
-                  int64_t first, int64_t last, state<Real>& result) {
-  const kv_view& c = a.cache;
-  const slot_vectors kv = layer_of(c, a.layer);
-  const auto kv_head = static_cast<int32_t>(head / (a.q.shape[1] / c.kv_heads));
+void attend_chunk(const attention_args& a, const query& q, const std::vector<Real>& row, int64_t head,
+                  const slots& keys, const slots& values, int64_t first, int64_t last, state<Real>& result) {
   constexpr Real kLog2e = static_cast<Real>(1.44269504088896340736);
   Real scores[SL_ATTENTION_CHUNK];
   result.max = -std::numeric_limits<Real>::infinity();
@@ -79,11 +82,9 @@ void attend_chunk(const attention_args& a, const query& q, const std::vector<Rea
   std::fill(result.sum.begin(), result.sum.end(), Real{0});
   for (int64_t j = first; j < last; ++j) {
     if (!sees(a, q, j)) continue;
-    const int64_t at = place(c, pages[j / c.page_size], kv_head, static_cast<int32_t>(j));
     Real score = 0;
-    for (int32_t d = 0; d < c.key_dim; ++d) score += row[d] * static_cast<Real>(load(c.dtype, kv.keys, at * c.key_dim + d));
-    if (kv.key_scales != nullptr) score *= static_cast<Real>(kv.key_scales[at]);
-    score *= static_cast<Real>(a.scale);
+    for (int32_t d = 0; d < keys.dim; ++d) score += row[d] * static_cast<Real>(keys.vectors[j * keys.dim + d]);
+    score *= static_cast<Real>(keys.scales[j]) * static_cast<Real>(a.scale);
     if (a.soft_cap > 0) score = static_cast<Real>(a.soft_cap) * std::tanh(score / static_cast<Real>(a.soft_cap));
     if (a.alibi_slopes) score += static_cast<Real>(load(a.alibi_slopes, head)) * static_cast<Real>(j - q.position);
     scores[j - first] = score * kLog2e;
@@ -91,13 +92,11 @@ void attend_chunk(const attention_args& a, const query& q, const std::vector<Rea
   }
   for (int64_t j = first; j < last; ++j) {
     if (!sees(a, q, j)) continue;
-    const int64_t at = place(c, pages[j / c.page_size], kv_head, static_cast<int32_t>(j));
     Real p = std::isinf(result.max) ? Real{0} : std::exp2(scores[j - first] - result.max);
     result.total += p;
     if (is_rounded<Real> && a.q.dtype != SL_DTYPE_F32) p = round_to(a.q.dtype, p);
-    if (kv.value_scales != nullptr) p *= static_cast<Real>(kv.value_scales[at]);
-    for (int32_t d = 0; d < c.value_dim; ++d)
-      result.sum[d] += p * static_cast<Real>(load(c.dtype, kv.values, at * c.value_dim + d));
+    p *= static_cast<Real>(values.scales[j]);
+    for (int32_t d = 0; d < values.dim; ++d) result.sum[d] += p * static_cast<Real>(values.vectors[j * values.dim + d]);
   }
 }
 
@@ -109,8 +108,8 @@ void write_kv(const kv_view& c, int32_t layer, const plan_view& plan, int64_t to
   const int32_t page = plan.page_ids[plan.page_indptr[sequence] + slot / c.page_size];
   const int64_t at = place(c, page, head, slot);
   const auto l = static_cast<uint64_t>(layer);
-  write_vector(c, c.keys + l * c.key_layer_bytes, c.key_scales != nullptr ? c.key_scales + l * c.scale_layer_count : nullptr,
-               at, c.key_dim, key);
+  write_vector(c, c.keys + l * c.key_layer_bytes,
+               c.key_scales != nullptr ? c.key_scales + l * c.scale_layer_count : nullptr, at, c.key_dim, key);
   write_vector(c, c.values + l * c.value_layer_bytes,
                c.value_scales != nullptr ? c.value_scales + l * c.scale_layer_count : nullptr, at, c.value_dim, value);
 }
@@ -131,42 +130,58 @@ void kv_append(stream&, const kv_append_args& a) {
 template <typename Real>
 void paged_attention(stream&, const attention_args& a) {
   const plan_view& plan = a.batch->device;
-  const int64_t D = a.cache.key_dim, Dv = a.cache.value_dim;
+  const kv_view& c = a.cache;
+  const int64_t D = c.key_dim, Dv = c.value_dim, group = a.q.shape[1] / c.kv_heads;
+  const auto layer = static_cast<uint64_t>(a.layer);
+  const float* key_scales = c.key_scales != nullptr ? c.key_scales + layer * c.scale_layer_count : nullptr;
+  const float* value_scales = c.value_scales != nullptr ? c.value_scales + layer * c.scale_layer_count : nullptr;
   constexpr Real kNone = -std::numeric_limits<Real>::infinity(), kLog2e = static_cast<Real>(1.44269504088896340736);
   std::vector<Real> row(static_cast<size_t>(D));
+  slots keys, values;
   state<Real> all, chunk;
   all.sum.resize(static_cast<size_t>(Dv));
   chunk.sum.resize(static_cast<size_t>(Dv));
 
-  for (int64_t t = 0; t < a.q.shape[0]; ++t) {
+  const auto attend = [&](int64_t t, int64_t h, int32_t b, int64_t length) {
+    const bool custom = plan.mask_indptr[b + 1] > plan.mask_indptr[b];
+    const int64_t i = t - plan.query_indptr[b];
+    const query q = {plan.token_slot[t], plan.positions[t],
+                     custom ? plan.mask + plan.mask_indptr[b] + i * ((length + 7) / 8) : nullptr};
+    for (int64_t d = 0; d < D; ++d) row[d] = load(a.q, t, h, d);
+    all.max = kNone;
+    all.total = 0;
+    std::fill(all.sum.begin(), all.sum.end(), Real{0});
+    // Chunks begin at position 0 and are merged from left to right, whatever is computed beside them.
+    for (int64_t first = 0; first < length; first += SL_ATTENTION_CHUNK) {
+      attend_chunk(a, q, row, h, keys, values, first, std::min<int64_t>(length, first + SL_ATTENTION_CHUNK), chunk);
+      all.merge(chunk);
+    }
+    if (a.sinks && load(a.sinks, h) > -INFINITY) {  // a logit with no value
+      chunk.max = static_cast<Real>(load(a.sinks, h)) * kLog2e;
+      chunk.total = 1;
+      std::fill(chunk.sum.begin(), chunk.sum.end(), Real{0});
+      all.merge(chunk);
+    }
+    const bool empty = std::isinf(all.max) && all.max < 0;
+    for (int64_t d = 0; d < Dv; ++d) store(a.o, t, h, d, empty ? 0 : all.sum[d] / all.total);
+    if (a.lse2) store(a.lse2, t, h, empty ? kNone : all.max + std::log2(all.total));
+  };
+
+  for (int32_t b = 0; b < plan.header->num_sequences; ++b) {
+    const int64_t length = plan.kv_lengths[b];
+    const int32_t* pages = plan.page_ids + plan.page_indptr[b];
+    if (plan.query_indptr[b] == plan.query_indptr[b + 1]) continue;
+    for (int32_t kv_head = 0; kv_head < c.kv_heads; ++kv_head) {
+      keys.read(c, c.keys + layer * c.key_layer_bytes, key_scales, c.key_dim, pages, length, kv_head);
+      values.read(c, c.values + layer * c.value_layer_bytes, value_scales, c.value_dim, pages, length, kv_head);
+      for (int64_t t = plan.query_indptr[b]; t < plan.query_indptr[b + 1]; ++t)
+        for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) attend(t, h, b, length);
+    }
+  }
+  for (int64_t t = plan.header->num_tokens; t < a.q.shape[0]; ++t) {  // padding
     for (int64_t h = 0; h < a.q.shape[1]; ++h) {
-      all.max = kNone;
-      all.total = 0;
-      std::fill(all.sum.begin(), all.sum.end(), Real{0});
-      const bool padding = t >= plan.header->num_tokens;
-      if (!padding) {
-        const int32_t b = plan.token_sequence[t];
-        const int64_t length = plan.kv_lengths[b], i = t - plan.query_indptr[b];
-        const bool custom = plan.mask_indptr[b + 1] > plan.mask_indptr[b];
-        const query q = {plan.token_slot[t], plan.positions[t],
-                         custom ? plan.mask + plan.mask_indptr[b] + i * ((length + 7) / 8) : nullptr};
-        for (int64_t d = 0; d < D; ++d) row[d] = load(a.q, t, h, d);
-        // Chunks begin at position 0 and are merged from left to right, whatever is computed beside them.
-        for (int64_t first = 0; first < length; first += SL_ATTENTION_CHUNK) {
-          attend_chunk(a, q, row, h, plan.page_ids + plan.page_indptr[b], first,
-                       std::min<int64_t>(length, first + SL_ATTENTION_CHUNK), chunk);
-          all.merge(chunk);
-        }
-        if (a.sinks) {  // a logit with no value
-          chunk.max = static_cast<Real>(load(a.sinks, h)) * kLog2e;
-          chunk.total = 1;
-          std::fill(chunk.sum.begin(), chunk.sum.end(), Real{0});
-          if (chunk.max > kNone) all.merge(chunk);
-        }
-      }
-      const bool empty = std::isinf(all.max) && all.max < 0;
-      for (int64_t d = 0; d < Dv; ++d) store(a.o, t, h, d, empty ? 0 : all.sum[d] / all.total);
-      if (a.lse2) store(a.lse2, t, h, empty ? kNone : all.max + std::log2(all.total));
+      for (int64_t d = 0; d < Dv; ++d) store(a.o, t, h, d, 0);
+      if (a.lse2) store(a.lse2, t, h, kNone);
     }
   }
 }
@@ -178,15 +193,18 @@ void copy_pages(stream&, const copy_pages_args& a) {
   const auto copy = [&](char* pool, uint64_t layer_bytes, uint64_t page_bytes, int32_t source, int32_t target) {
     for (int32_t l = 0; l < c.layers; ++l) {
       char* layer = pool + static_cast<uint64_t>(l) * layer_bytes;
-      std::memcpy(layer + static_cast<uint64_t>(target) * page_bytes, layer + static_cast<uint64_t>(source) * page_bytes, page_bytes);
+      std::memcpy(layer + static_cast<uint64_t>(target) * page_bytes,
+                  layer + static_cast<uint64_t>(source) * page_bytes, page_bytes);
     }
   };
   for (const auto& [source, target] : a.pairs) {
     copy(c.keys, c.key_layer_bytes, slots * static_cast<uint64_t>(c.key_dim) * size_of(c.dtype), source, target);
     copy(c.values, c.value_layer_bytes, slots * static_cast<uint64_t>(c.value_dim) * size_of(c.dtype), source, target);
     if (c.key_scales == nullptr) continue;
-    copy(reinterpret_cast<char*>(c.key_scales), c.scale_layer_count * sizeof(float), slots * sizeof(float), source, target);
-    copy(reinterpret_cast<char*>(c.value_scales), c.scale_layer_count * sizeof(float), slots * sizeof(float), source, target);
+    copy(reinterpret_cast<char*>(c.key_scales), c.scale_layer_count * sizeof(float), slots * sizeof(float), source,
+         target);
+    copy(reinterpret_cast<char*>(c.value_scales), c.scale_layer_count * sizeof(float), slots * sizeof(float), source,
+         target);
   }
 }
 

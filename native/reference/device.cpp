@@ -20,7 +20,8 @@ float e4m3_to_f32(uint8_t bits) {
 uint8_t f32_to_e4m3(float value) {
   const auto sign = static_cast<uint8_t>(std::signbit(value) ? 128 : 0);
   const float magnitude = std::fabs(value);
-  if (!(magnitude <= 448.0f)) return std::isnan(value) ? static_cast<uint8_t>(sign | 127) : static_cast<uint8_t>(sign | 126);
+  if (!(magnitude <= 448.0f))
+    return std::isnan(value) ? static_cast<uint8_t>(sign | 127) : static_cast<uint8_t>(sign | 126);
   int exponent = 0;
   std::frexp(magnitude, &exponent);  // magnitude in [2^(exponent-1), 2^exponent)
   const int step = (exponent - 1 < -6 ? -6 : exponent - 1) - 3;
@@ -48,8 +49,8 @@ class reference_device final : public device {
     if (total != 0 && count * sizeof(float) > available)
       throw error(SL_ERR_OUT_OF_MEMORY,
                   format("out of memory: wanted %llu bytes, %llu of %llu bytes are free",
-                         static_cast<unsigned long long>(count * sizeof(float)), static_cast<unsigned long long>(available),
-                         static_cast<unsigned long long>(total)));
+                         static_cast<unsigned long long>(count * sizeof(float)),
+                         static_cast<unsigned long long>(available), static_cast<unsigned long long>(total)));
     w->values.resize(count);
     dequantise_rows(source, 0, source.rows, w->values.data());
     return w;

@@ -18,7 +18,8 @@ void gather(stream&, const gather_args& a) {
     const int64_t row = a.rows.as<int32_t>()[i];
     char* target = a.y.as<char>() + i * a.y.stride[0] * static_cast<int64_t>(size);
     if (row >= 0 && row < a.x.shape[0]) {
-      std::memcpy(target, a.x.as<char>() + row * a.x.stride[0] * static_cast<int64_t>(size), static_cast<size_t>(count) * size);
+      std::memcpy(target, a.x.as<char>() + row * a.x.stride[0] * static_cast<int64_t>(size),
+                  static_cast<size_t>(count) * size);
     } else if (is_float) {
       for (int64_t d = 0; d < count; ++d) store(a.y, i, d, std::numeric_limits<double>::quiet_NaN());
     } else {
@@ -51,7 +52,8 @@ void add_rms_norm(stream&, const add_rms_norm_args& a) {
   const int64_t count = a.x.shape[1];
   std::vector<Real> row(static_cast<size_t>(count));
   for (int64_t t = 0; t < a.x.shape[0]; ++t) {
-    for (int64_t d = 0; d < count; ++d) row[d] = static_cast<Real>(load(a.x, t, d)) + static_cast<Real>(load(a.residual, t, d));
+    for (int64_t d = 0; d < count; ++d)
+      row[d] = static_cast<Real>(load(a.x, t, d)) + static_cast<Real>(load(a.residual, t, d));
     for (int64_t d = 0; d < count; ++d) store(a.residual, t, d, row[d]);
     if (is_rounded<Real>)
       for (int64_t d = 0; d < count; ++d) row[d] = load(a.residual, t, d);
@@ -96,7 +98,9 @@ void gated_activation(stream&, const gated_activation_args& a) {
       switch (a.activation) {
         case SL_ACTIVATION_SILU: y = x / (1 + std::exp(-x)); break;
         case SL_ACTIVATION_GELU_TANH:
-          y = x / 2 * (1 + std::tanh(static_cast<Real>(0.79788456080286535588) * (x + static_cast<Real>(0.044715) * x * x * x)));
+          y = x / 2 *
+              (1 +
+               std::tanh(static_cast<Real>(0.79788456080286535588) * (x + static_cast<Real>(0.044715) * x * x * x)));
           break;
         case SL_ACTIVATION_GELU_ERF: y = x / 2 * (1 + std::erf(x * static_cast<Real>(0.70710678118654752440))); break;
         case SL_ACTIVATION_RELU: y = x > 0 ? x : (x <= 0 ? 0 : x); break;
@@ -118,7 +122,8 @@ void merge_states(stream&, const merge_states_args& a) {
       for (int64_t s = 0; s < states; ++s) {
         const Real lse = load(a.lse2, s, t, h);
         if (lse == kNone) continue;
-        const Real top = std::fmax(max, lse), before = max == kNone ? 0 : std::exp2(max - top), here = std::exp2(lse - top);
+        const Real top = std::fmax(max, lse), before = max == kNone ? 0 : std::exp2(max - top),
+                   here = std::exp2(lse - top);
         const int64_t at = s * a.o.stride[0] + t * a.o.stride[1] + h * a.o.stride[2];
         for (int64_t d = 0; d < count; ++d)
           sum[d] = sum[d] * before + static_cast<Real>(load(a.o.dtype, a.o.data, at + d)) * here;

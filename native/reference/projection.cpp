@@ -15,8 +15,9 @@ void embedding(stream&, const embedding_args& a) {
     const int64_t id = a.ids.as<int32_t>()[t];
     for (int64_t d = 0; d < table.cols; ++d) {
       const bool known = id >= 0 && id < table.rows;
-      store(a.y, t, d, known ? static_cast<Real>(a.scale) * static_cast<Real>(table.values[id * table.cols + d])
-                             : std::numeric_limits<Real>::quiet_NaN());
+      store(a.y, t, d,
+            known ? static_cast<Real>(a.scale) * static_cast<Real>(table.values[id * table.cols + d])
+                  : std::numeric_limits<Real>::quiet_NaN());
     }
   }
 }
@@ -91,7 +92,8 @@ void linear(stream&, const linear_args& a) {
   const int64_t count = a.x.shape[0], N = a.w->rows;
   const std::vector<Real> y = project(rows_of<Real>(a.x), count, a.w, a.bias);
   for (int64_t t = 0; t < count; ++t)
-    for (int64_t n = 0; n < N; ++n) store(a.y, t, n, y[t * N + n] + (a.residual ? static_cast<Real>(load(a.residual, t, n)) : 0));
+    for (int64_t n = 0; n < N; ++n)
+      store(a.y, t, n, y[t * N + n] + (a.residual ? static_cast<Real>(load(a.residual, t, n)) : 0));
 }
 
 template <typename Real>

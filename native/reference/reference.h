@@ -2,9 +2,9 @@
 // backends are measured against, and the shortest text that tells what each op means; its speed is that of a model of
 // some million parameters, and its ops allocate.
 //
-// Each op is a template over Real: double is exact mode, where only stores round; float is rounded mode, the naive loops
-// that round as the op's precision record in sluice.h says. The second one's distance from the first is what an honest
-// implementation of that record may be wrong by.
+// Each op is a template over Real: double is exact mode, where only stores round; float is rounded mode, the naive
+// loops that round as the op's precision record in sluice.h says. The second one's distance from the first is what an
+// honest implementation of that record may be wrong by.
 #pragma once
 
 #include <cmath>
@@ -24,7 +24,9 @@ void store(sl_dtype dtype, void* data, int64_t index, double value);
 float round_to(sl_dtype dtype, double value);
 
 inline float load(const view& v, int64_t i) { return load(v.dtype, v.data, i * v.stride[0]); }
-inline float load(const view& v, int64_t i, int64_t j) { return load(v.dtype, v.data, i * v.stride[0] + j * v.stride[1]); }
+inline float load(const view& v, int64_t i, int64_t j) {
+  return load(v.dtype, v.data, i * v.stride[0] + j * v.stride[1]);
+}
 inline float load(const view& v, int64_t i, int64_t j, int64_t k) {
   return load(v.dtype, v.data, i * v.stride[0] + j * v.stride[1] + k * v.stride[2]);
 }
@@ -63,21 +65,37 @@ void write_kv(const kv_view& cache, int32_t layer, const plan_view& plan, int64_
               const float* value);
 
 // The ops; each is instantiated for float and double.
-template <typename Real> void embedding(stream&, const embedding_args& a);
-template <typename Real> void gather(stream&, const gather_args& a);
-template <typename Real> void rms_norm(stream&, const rms_norm_args& a);
-template <typename Real> void add_rms_norm(stream&, const add_rms_norm_args& a);
-template <typename Real> void linear(stream&, const linear_args& a);
-template <typename Real> void fused_qkv(stream&, const fused_qkv_args& a);
-template <typename Real> void rope(stream&, const rope_args& a);
-template <typename Real> void kv_append(stream&, const kv_append_args& a);
-template <typename Real> void paged_attention(stream&, const attention_args& a);
-template <typename Real> void merge_states(stream&, const merge_states_args& a);
-template <typename Real> void gated_activation(stream&, const gated_activation_args& a);
-template <typename Real> void penalties(stream&, const penalties_args& a);
-template <typename Real> void argmax(stream&, const argmax_args& a);
-template <typename Real> void sample(stream&, const sample_args& a);
-template <typename Real> void log_probs(stream&, const log_probs_args& a);
-template <typename Real> void copy_pages(stream&, const copy_pages_args& a);
+template <typename Real>
+void embedding(stream&, const embedding_args& a);
+template <typename Real>
+void gather(stream&, const gather_args& a);
+template <typename Real>
+void rms_norm(stream&, const rms_norm_args& a);
+template <typename Real>
+void add_rms_norm(stream&, const add_rms_norm_args& a);
+template <typename Real>
+void linear(stream&, const linear_args& a);
+template <typename Real>
+void fused_qkv(stream&, const fused_qkv_args& a);
+template <typename Real>
+void rope(stream&, const rope_args& a);
+template <typename Real>
+void kv_append(stream&, const kv_append_args& a);
+template <typename Real>
+void paged_attention(stream&, const attention_args& a);
+template <typename Real>
+void merge_states(stream&, const merge_states_args& a);
+template <typename Real>
+void gated_activation(stream&, const gated_activation_args& a);
+template <typename Real>
+void penalties(stream&, const penalties_args& a);
+template <typename Real>
+void argmax(stream&, const argmax_args& a);
+template <typename Real>
+void sample(stream&, const sample_args& a);
+template <typename Real>
+void log_probs(stream&, const log_probs_args& a);
+template <typename Real>
+void copy_pages(stream&, const copy_pages_args& a);
 
 }  // namespace sl::reference

@@ -107,7 +107,9 @@ void sample(stream&, const sample_args& a) {
       continue;
     }
     // log(p) up to a constant, which no step below depends on: relative to the largest it is exact and needs no sum.
-    const auto log_p = [&](int32_t id) { return static_cast<double>(logits[id]) / temperature - static_cast<double>(logits[top]) / temperature; };
+    const auto log_p = [&](int32_t id) {
+      return static_cast<double>(logits[id]) / temperature - static_cast<double>(logits[top]) / temperature;
+    };
     std::vector<int32_t> kept = ranked(logits, V);
     const int32_t k = a.top_k.as<int32_t>()[b];
     if (k > 0 && static_cast<size_t>(k) < kept.size()) kept.resize(static_cast<size_t>(k));
@@ -125,7 +127,8 @@ void sample(stream&, const sample_args& a) {
       while (count < kept.size() && std::exp(log_p(kept[count])) >= min_p) ++count;
       kept.resize(count);
     }
-    const auto seed = static_cast<uint64_t>(a.seed.as<int64_t>()[b]), position = static_cast<uint64_t>(a.position.as<int64_t>()[b]);
+    const auto seed = static_cast<uint64_t>(a.seed.as<int64_t>()[b]),
+               position = static_cast<uint64_t>(a.position.as<int64_t>()[b]);
     std::sort(kept.begin(), kept.end());
     int32_t best = kept.front();
     float best_score = -std::numeric_limits<float>::infinity();
@@ -161,7 +164,8 @@ void log_probs(stream&, const log_probs_args& a) {
         // Where NaN leaves fewer than n, the rest is id 0 with NaN.
         const bool known = static_cast<size_t>(i) < ids.size();
         a.top_ids.as<int32_t>()[b * a.top_ids.stride[0] + i] = known ? ids[static_cast<size_t>(i)] : 0;
-        store(a.top_log_probs, b, i, known ? log_p(ids[static_cast<size_t>(i)]) : std::numeric_limits<float>::quiet_NaN());
+        store(a.top_log_probs, b, i,
+              known ? log_p(ids[static_cast<size_t>(i)]) : std::numeric_limits<float>::quiet_NaN());
       }
     }
   }

@@ -1,4 +1,5 @@
-// What cpu_test.cpp stands on: devices through the C ABI, tensors in vectors, random data, and the measure of closeness.
+// What the cpu tests stand on: devices through the C ABI, tensors in vectors, random data, and the measure of
+// closeness.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -108,9 +110,12 @@ struct tensor {
     else *reinterpret_cast<uint16_t*>(p) = t.dtype == SL_DTYPE_F16 ? to_half(f) : to_brain(f);
   }
   template <typename T>
-  T* as() { return reinterpret_cast<T*>(data.data()); }
+  T* as() {
+    return reinterpret_cast<T*>(data.data());
+  }
   bool same(const tensor& other) const {
-    return count() == other.count() && std::memcmp(data.data(), other.data.data(), static_cast<size_t>(count()) * size_of(t.dtype)) == 0;
+    return count() == other.count() &&
+           std::memcmp(data.data(), other.data.data(), static_cast<size_t>(count()) * size_of(t.dtype)) == 0;
   }
 };
 
@@ -137,7 +142,8 @@ struct machine {
   sl_stream* stream = nullptr;
   std::string name;
 
-  machine(sl_backend backend, sl_isa isa, int32_t threads, int32_t rounded, std::string label) : name(std::move(label)) {
+  machine(sl_backend backend, sl_isa isa, int32_t threads, int32_t rounded, std::string label)
+      : name(std::move(label)) {
     sl_device_options o{};
     o.size = sizeof o;
     o.backend = backend;
@@ -186,9 +192,35 @@ inline void close(const std::string& name, const tensor& exact, const tensor& ro
   worst_ratio = std::max(worst_ratio, error / allowed);
   char detail[256];
   std::snprintf(detail, sizeof detail, "error %g, allowed %g, at %lld of %lld: exact %g, found %g", error, allowed,
-                static_cast<long long>(where), static_cast<long long>(exact.count()), static_cast<double>(exact.at(where)),
-                static_cast<double>(found.at(where)));
+                static_cast<long long>(where), static_cast<long long>(exact.count()),
+                static_cast<double>(exact.at(where)), static_cast<double>(found.at(where)));
   report(error <= allowed, name, detail);
 }
+
+// ---- who takes part
+
+inline std::vector<std::unique_ptr<machine>> cpus;  // each instruction set with 2 threads, then the best with 1 and 4
+inline std::unique_ptr<machine> exact, rounded;     // the reference
+
+// Runs on all; the outcome of each cpu must be close to exact.
+inline void compare(const std::string& name, const std::function<std::vector<tensor>(machine&)>& run) {
+  const std::vector<tensor> e = run(*exact), r = run(*rounded);
+  for (auto& m : cpus) {
+    const std::vector<tensor> f = run(*m);
+    for (size_t i = 0; i < e.size(); ++i) close(name + " #" + std::to_string(i) + " on " + m->name, e[i], r[i], f[i]);
+  }
+}
+
+inline void equal(const std::string& name, const tensor& a, const tensor& b) {
+  report(a.same(b), name, "not equal to the bit");
+}
+
+void test_rows();
+void test_weights();
+void test_attention();
+void test_sampling();
+void test_fused_qkv();
+void test_graph();
+void test_streams();
 
 }  // namespace test

@@ -1,0 +1,123 @@
+#include "device.h"
+
+#include <cstdio>
+#include <mutex>
+
+#include "error.h"
+#include "platform.h"
+#include "stream.h"
+
+namespace sl {
+namespace SL_BACKEND_NS {
+namespace {
+
+// After a failed kernel the process's primary context is of no more use. It is made anew when the last device that
+// stood on it is gone and the next one is opened.
+std::mutex opening;
+int open_devices = 0;
+bool context_failed = false;
+
+}  // namespace
+
+int32_t count_devices() {
+  int n = 0, driver_version = 0;
+  const cudaError_t e = cudaGetDeviceCount(&n);
+  if (e == cudaSuccess && n > 0) return n;
+  cudaGetLastError();
+  cudaDriverGetVersion(&driver_version);
+  throw error(SL_ERR_NO_DEVICE,
+              format("no CUDA device: cudaGetDeviceCount says '%s' (%s); this library needs CUDA %d.%d, the driver offers %d.%d",
+                     e == cudaSuccess ? "0 devices" : cudaGetErrorString(e), cudaGetErrorName(e), CUDART_VERSION / 1000,
+                     CUDART_VERSION % 1000 / 10, driver_version / 1000, driver_version % 1000 / 10));
+}
+
+std::unique_ptr<device> open_device(const sl_device_options& o) {
+  const int n = count_devices();
+  if (o.ordinal < 0 || o.ordinal >= n)
+    throw error(SL_ERR_NO_DEVICE, format("there is no CUDA device %d: this machine has %d", o.ordinal, n));
+  apply_options(o);
+  return std::make_unique<cuda_device>(o.ordinal);
+}
+
+cuda_device::cuda_device(int ordinal) : ordinal_(ordinal) {
+  std::lock_guard guard(opening);
+  CUcontext before = nullptr;
+  driver().get_current(&before);
+  CUdevice handle = 0;
+  if (driver().device_get(&handle, ordinal) != CUDA_SUCCESS)
+    throw error(SL_ERR_NO_DEVICE, format("the CUDA driver does not know device %d", ordinal));
+  if (context_failed && open_devices == 0) {
+    cudaSetDevice(ordinal);
+    cudaDeviceReset();
+    context_failed = false;
+  }
+  if (driver().retain_primary(&context_, handle) != CUDA_SUCCESS)
+    throw error(SL_ERR_NO_DEVICE, format("the primary context of CUDA device %d cannot be made", ordinal));
+  try {
+    driver().set_current(context_);
+    cudaDeviceProp p;
+    check(cudaGetDeviceProperties(&p, ordinal), "cudaGetDeviceProperties");
+    std::snprintf(name_, sizeof name_, "%.127s", p.name);
+    multiprocessors_ = p.multiProcessorCount;
+    capability_ = p.major * 10 + p.minor;
+    // What streams free stays in the pool: giving it back to the system at each synchronisation costs milliseconds.
+    cudaMemPool_t pool;
+    check(cudaDeviceGetDefaultMemPool(&pool, ordinal), "cudaDeviceGetDefaultMemPool");
+    unsigned long long keep = ~0ull;
+    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
+  } catch (...) {
+    driver().set_current(before);
+    driver().release_primary(handle);
+    throw;
+  }
+  driver().set_current(before);
+  open_devices++;
+}
+
+cuda_device::~cuda_device() {
+  std::lock_guard guard(opening);
+  open_devices--;
+  if (lost) context_failed = true;
+  CUdevice handle = 0;
+  if (driver().device_get(&handle, ordinal_) == CUDA_SUCCESS) driver().release_primary(handle);
+}
+
+const op_table& cuda_device::ops() const { return op_table_of_kernels(); }
+
+std::unique_ptr<stream> cuda_device::create_stream(void* native_stream) {
+  context_scope scope(*this);
+  return std::make_unique<cuda_stream>(*this, static_cast<cudaStream_t>(native_stream));
+}
+
+std::unique_ptr<event> cuda_device::create_event() {
+  context_scope scope(*this);
+  return std::make_unique<cuda_event>(*this);
+}
+
+bool cuda_device::supports_kv(sl_dtype d) const { return d == SL_DTYPE_F32 || d == SL_DTYPE_F16 || d == SL_DTYPE_BF16; }
+
+void cuda_device::info(sl_device_info& i) const {
+  context_scope scope(*this);
+  i.backend = this_backend;
+  i.threads = 0;
+  i.isa = SL_ISA_BEST;
+  i.multiprocessors = multiprocessors_;
+  i.compute_capability = capability_;
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  i.memory_total = total, i.memory_free = free;
+  std::snprintf(i.name, sizeof i.name, "%s", name_);
+}
+
+void cuda_device::counters(sl_counters& c) const {
+  c.launches = launches.load();
+  add_counters(c);
+}
+
+void cuda_device::reset_counters() {
+  launches = 0;
+  reset_platform_counters();
+}
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

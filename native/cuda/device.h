@@ -1,0 +1,46 @@
+// One GPU: its primary context, what it can do, its counters, the weights that it makes.
+#pragma once
+
+#include <atomic>
+
+#include "backend.h"
+#include "context.h"
+
+namespace sl {
+namespace SL_BACKEND_NS {
+
+class cuda_device final : public device {
+ public:
+  explicit cuda_device(int ordinal);
+  ~cuda_device() override;
+
+  const op_table& ops() const override;
+  std::unique_ptr<stream> create_stream(void* native_stream) override;
+  std::unique_ptr<event> create_event() override;
+  std::unique_ptr<weight> create_weight(stream& s, const sl_weight_source& source) override;
+  bool supports_kv(sl_dtype dtype) const override;
+  void info(sl_device_info& info) const override;
+  void counters(sl_counters& counters) const override;
+  void reset_counters() override;
+
+  CUcontext context() const { return context_; }
+  int ordinal() const { return ordinal_; }
+  int multiprocessors() const { return multiprocessors_; }
+
+  mutable std::atomic<bool> lost{false};
+  mutable std::atomic<uint64_t> launches{0};
+
+ private:
+  int ordinal_, multiprocessors_ = 1, capability_ = 0;
+  CUcontext context_ = nullptr;
+  char name_[128] = {};
+};
+
+inline int multiprocessors(const device& d) { return static_cast<const cuda_device&>(d).multiprocessors(); }
+
+int32_t count_devices();  // throws SL_ERR_NO_DEVICE with what was tried, where there is none
+std::unique_ptr<device> open_device(const sl_device_options&);
+const op_table& op_table_of_kernels();
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

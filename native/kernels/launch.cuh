@@ -1,0 +1,49 @@
+// Launches a kernel on a stream:  launch(stream, KERNEL(rms_norm_kernel<T>), grid, block, shared_bytes, arguments...)
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <tuple>
+#include <utility>
+
+namespace sl {
+namespace SL_BACKEND_NS {
+
+template <typename... P>
+struct named_kernel {
+  const char* name;
+  void (*function)(P...);
+};
+
+template <typename... P>
+named_kernel<P...> name_kernel(const char* name, void (*function)(P...)) { return {name, function}; }
+
+#define KERNEL(...) name_kernel(#__VA_ARGS__, __VA_ARGS__)
+
+// What a block may use of shared memory without asking.
+constexpr size_t default_shared_bytes = 48 * 1024;
+
+// Counts the launch, and throws when it was refused (cuda/error.cpp).
+void launched(const char* name, cudaError_t);
+
+template <typename... P, typename... A>
+void launch(cudaStream_t stream, named_kernel<P...> kernel, dim3 grid, dim3 block, size_t shared, A&&... arguments) {
+  static_assert(sizeof...(P) == sizeof...(A), "as many arguments as the kernel has parameters");
+  if (shared > default_shared_bytes)
+    launched(kernel.name, cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));
+  std::tuple<P...> bound{static_cast<P>(std::forward<A>(arguments))...};
+#if defined(__CUDACC__)
+  const auto start = [&](auto&... each) {
+    void* addresses[] = {static_cast<void*>(&each)...};
+    return cudaLaunchKernel(reinterpret_cast<const void*>(kernel.function), grid, block, addresses, shared, stream);
+  };
+  launched(kernel.name, std::apply(start, bound));
+#else
+  launched(kernel.name,
+           ::simt::launch_kernel(kernel.name, reinterpret_cast<const void*>(kernel.function), grid, block, shared, stream,
+                                 [function = kernel.function, bound] { std::apply(function, bound); }));
+#endif
+}
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

@@ -1,0 +1,58 @@
+// merge_states: S attention states over disjoint keys become one.
+//   y[t,h,:] = sum_s 2^(lse2[s] - m) * o[s,t,h,:] / sum_s 2^(lse2[s] - m),  m = max_s lse2[s]
+// o [S,T,H,Dv], y [T,H,Dv] in {f32,f16,bf16}   lse2 [S,T,H], y_lse2 [T,H] f32
+// grid (T, H)   block 64   moves each state once: bound by memory
+#include "attention.h"
+#include "host.cuh"
+#include "ops.h"
+#include "softmax.cuh"
+
+namespace sl {
+namespace SL_BACKEND_NS {
+
+struct merge_shape {
+  int S, H, Dv;
+  long long o_state, o_token, o_head, lse_state, lse_token, lse_head, y_token, y_head, y_lse_token, y_lse_head;
+};
+
+__global__ void __launch_bounds__(64) merge_states_kernel(any_output y, gmem<float> y_lse2, any_input o, gmem<const float> lse2,
+                                                          gmem<const float> sinks, gmem<const int> num_tokens,
+                                                          merge_shape m) {
+  const long long t = blockIdx.x;
+  const int h = int(blockIdx.y);
+  const long long lse_at = t * m.lse_token + h * m.lse_head;
+  const bool padding = num_tokens && t >= num_tokens[0];
+  const float sink = sinks && !padding ? sinks[h] * log2_e : SL_NEGATIVE_INFINITY;
+
+  float max = sink;
+  for (int s = 0; s < m.S; s++) max = fmaxf(max, lse2[lse_at + s * m.lse_state]);
+  float total = 0.0f;
+  for (int s = 0; s < m.S; s++) total += rescale(lse2[lse_at + s * m.lse_state], max);
+  total += rescale(sink, max);
+
+  for (int d = int(threadIdx.x); d < m.Dv; d += int(blockDim.x)) {
+    float sum = 0.0f;
+    for (int s = 0; s < m.S; s++) {
+      const float weight = rescale(lse2[lse_at + s * m.lse_state], max);
+      // An empty state's o is not looked at: it may be NaN.
+      if (weight > 0.0f) sum += weight * o.at(s * m.o_state + t * m.o_token + h * m.o_head + d);
+    }
+    y.put(t * m.y_token + h * m.y_head + d, max == SL_NEGATIVE_INFINITY ? 0.0f : sum / total);
+  }
+  if (threadIdx.x == 0 && y_lse2)
+    y_lse2[t * m.y_lse_token + h * m.y_lse_head] = max == SL_NEGATIVE_INFINITY ? max : max + log2f(total);
+}
+
+void merge_states(stream& s, const view& o, const view& lse2, const view& sinks, const int* num_tokens, const view& y,
+                  const view& y_lse2) {
+  const merge_shape m = {int(o.shape[0]), int(o.shape[2]), int(o.shape[3]), o.stride[0], o.stride[1], o.stride[2],
+                         lse2.stride[0], lse2.stride[1], lse2.stride[2], y.stride[0], y.stride[1], y_lse2.stride[0],
+                         y_lse2.stride[1]};
+  launch(native(s), KERNEL(merge_states_kernel), dim3(unsigned(y.shape[0]), unsigned(y.shape[1])), 64, 0, output_of(y),
+         y_lse2.as<float>(), input_of(o), lse2.as<const float>(), sinks.as<const float>(), num_tokens, m);
+}
+
+void merge_states_cuda(stream& s, const merge_states_args& a) { merge_states(s, a.o, a.lse2, view(), nullptr, a.y, a.y_lse2); }
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

@@ -1,0 +1,93 @@
+// Numbers and how they travel: conversions, 16-byte loads and stores, parameters that come in two types.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstring>
+
+#include "mem.cuh"
+
+namespace sl {
+namespace SL_BACKEND_NS {
+
+__device__ __forceinline__ float to_float(float v) { return v; }
+__device__ __forceinline__ float to_float(half v) { return __half2float(v); }
+__device__ __forceinline__ float to_float(__nv_bfloat16 v) { return __bfloat162float(v); }
+
+template <typename T> __device__ __forceinline__ T from_float(float v);
+template <> __device__ __forceinline__ float from_float<float>(float v) { return v; }
+template <> __device__ __forceinline__ half from_float<half>(float v) { return __float2half_rn(v); }
+template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float v) { return __float2bfloat16_rn(v); }
+
+// Elements that a thread moves at once where alignment allows.
+template <typename T> constexpr int elements_of_16_bytes = 16 / int(sizeof(T));
+
+// N neighbours as floats, by one load of N * sizeof(T) bytes (16 or fewer), which must be aligned to their size.
+template <int N, typename T>
+__device__ __forceinline__ void load_floats(float (&out)[N], gmem<const T> p) {
+  if constexpr (N * sizeof(T) == 16) {
+    const uint4 raw = view_as<uint4>(p)[0];
+    T v[N];
+    memcpy(v, &raw, 16);
+#pragma unroll
+    for (int i = 0; i < N; i++) out[i] = to_float(v[i]);
+  } else if constexpr (N * sizeof(T) == 32) {
+    float low[N / 2], high[N / 2];
+    load_floats<N / 2, T>(low, p);
+    load_floats<N / 2, T>(high, p + N / 2);
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) out[i] = low[i], out[i + N / 2] = high[i];
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; i++) out[i] = to_float(p[i]);
+  }
+}
+
+template <int N, typename T>
+__device__ __forceinline__ void store_floats(gmem<T> p, const float (&v)[N]) {
+  if constexpr (N * sizeof(T) == 16) {
+    T narrow[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) narrow[i] = from_float<T>(v[i]);
+    uint4 raw;
+    memcpy(&raw, narrow, 16);
+    view_as<uint4>(p)[0] = raw;
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; i++) p[i] = from_float<T>(v[i]);
+  }
+}
+
+// A parameter that is f32 or of the activations' type: a norm's weight, a bias. Absent when both are null.
+template <typename T>
+struct either {
+  gmem<const float> wide;
+  gmem<const T> narrow;
+  __device__ __forceinline__ bool present() const { return bool(wide) || bool(narrow); }
+  __device__ __forceinline__ float at(long long i) const { return wide ? wide[i] : to_float(narrow[i]); }
+};
+
+// Activations of a type that is known when the kernel runs: one of the three is not null.
+struct any_input {
+  gmem<const float> f32;
+  gmem<const half> f16;
+  gmem<const __nv_bfloat16> bf16;
+  __device__ __forceinline__ bool present() const { return bool(f32) || bool(f16) || bool(bf16); }
+  __device__ __forceinline__ float at(long long i) const {
+    return f32 ? f32[i] : f16 ? to_float(f16[i]) : to_float(bf16[i]);
+  }
+};
+struct any_output {
+  gmem<float> f32;
+  gmem<half> f16;
+  gmem<__nv_bfloat16> bf16;
+  __device__ __forceinline__ void put(long long i, float v) const {
+    if (f32) f32[i] = v;
+    else if (f16) f16[i] = from_float<half>(v);
+    else bf16[i] = from_float<__nv_bfloat16>(v);
+  }
+};
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cuda.h>
+#include <cuda_runtime.h>
 
 namespace sl {
 namespace SL_BACKEND_NS {

@@ -54,7 +54,7 @@ build() {
   if [[ $status != 0 ]]; then log "build FAILED ($status)"; tail -n 40 "$out/build.txt"; return 1; fi
   cp "$here/build-$target/libsluice.so" "$here/bin/libsluice.so"
   local fragments
-  for fragments in "$here/build-$target"/cuda/*_test "$here/build-$target"/cuda/tests/*_test; do
+  for fragments in "$here/build-$target"/cuda/tests/fragment_test "$here/build-$target"/tests/simt_fragment_test; do
     [[ -x $fragments ]] || continue
     if "$fragments" >>"$out/build.txt" 2>&1; then log "$(basename "$fragments"): $(tail -n 1 "$out/build.txt")"; else log "$(basename "$fragments") FAILED"; tail -n 20 "$out/build.txt"; fi
   done

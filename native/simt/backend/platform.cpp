@@ -17,6 +17,7 @@ void apply_options(const sl_device_options& o) {
 
 void add_counters(sl_counters& c) {
   const simt::counters& n = simt::count();
+  c.launches = n.launches;  // those of replayed graphs too
   c.bytes_read = n.bytes_read, c.bytes_written = n.bytes_written;
   c.sectors_read = n.sectors_read, c.sectors_written = n.sectors_written;
   c.bank_conflicts = n.bank_conflicts, c.mma = n.mma;

@@ -1,8 +1,12 @@
 // The cpu device: which instruction set, how many threads, the op table.
 #include <cstdio>
+#include <cstring>
 #include <thread>
 
 #include "cpu.h"
+#if defined(SL_CPU_X86)
+#include <cpuid.h>
+#endif
 
 namespace sl::cpu {
 namespace {
@@ -36,6 +40,25 @@ const char* name_of(sl_isa isa) {
     case SL_ISA_AVX512: return "avx512";
     default: return "portable";
   }
+}
+
+// The processor's own name, without the blanks around it.
+std::string processor() {
+#if defined(SL_CPU_X86)
+  unsigned words[12] = {};
+  for (unsigned leaf = 0; leaf < 3; leaf++) {
+    unsigned* w = words + 4 * leaf;
+    if (__get_cpuid(0x80000002 + leaf, w, w + 1, w + 2, w + 3) == 0) return "x86-64";
+  }
+  char text[49] = {};
+  std::memcpy(text, words, 48);
+  std::string name(text);
+  name.erase(0, name.find_first_not_of(' '));
+  name.erase(name.find_last_not_of(' ') + 1);
+  return name.empty() ? "x86-64" : name;
+#else
+  return "processor";
+#endif
 }
 
 std::unique_ptr<device> open(const sl_device_options& options) {
@@ -79,7 +102,7 @@ void cpu_device::info(sl_device_info& info) const {
   info.multiprocessors = 0;
   info.compute_capability = 0;
   host_memory(info.memory_total, info.memory_free);
-  std::snprintf(info.name, sizeof info.name, "cpu (%s, %d threads)", name_of(isa), pool.threads());
+  std::snprintf(info.name, sizeof info.name, "%s", processor().c_str());
 }
 
 }  // namespace sl::cpu

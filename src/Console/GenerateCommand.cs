@@ -27,12 +27,14 @@ internal static class GenerateCommand
         using Session session = model.CreateSession();
         int[] ids = model.Tokenizer.Encode(prompt);
         Answer answer = new();
+        IAsyncEnumerable<GeneratedToken> tokens = session.GenerateAsync(ids, parameters, cancellation);
         if (!json)
         {
+            // After the call that checks the parameters: an error stands alone.
             System.Console.Out.Write(prompt);
         }
 
-        await foreach (GeneratedToken token in session.GenerateAsync(ids, parameters, cancellation))
+        await foreach (GeneratedToken token in tokens)
         {
             answer.Add(token);
             if (!json)

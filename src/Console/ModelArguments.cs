@@ -67,7 +67,8 @@ internal sealed class ModelArguments
     {
         Backend.Cpu => $"device: cpu ({d.Name}, {d.Threads} thread{(d.Threads == 1 ? "" : "s")}, {IsaName(d.Isa)})",
         Backend.Cuda => $"device: cuda ({d.Name}, sm_{d.ComputeCapability}, {d.MemoryFree / 1e9:0.0} of {d.MemoryTotal / 1e9:0.0} GB free)",
-        _ => $"device: {d.Backend.ToString().ToLowerInvariant()} ({d.Name})",
+        Backend.Simt => $"device: simt (the cuda kernels, executed and checked on the CPU: slow)",
+        _ => "device: reference (plain loops, sums in double: slow)",
     };
 
     public static string IsaName(Isa isa) => isa switch { Isa.AVX512 => "AVX-512", Isa.AVX2 => "AVX2", _ => "portable" };

@@ -8,7 +8,7 @@ public sealed class ConsoleTests : IDisposable
 {
     private readonly string _folder = Directory.CreateTempSubdirectory("sluice-console").FullName;
 
-    public static TheoryData<string> Models() => ["stories260K-f32", "stories260K-q4_k_m", "tiny-llama-q4_0", "tiny-qwen2-q8_0"];
+    public static TheoryData<string> Models() => ["stories260K-f32", "stories260K-q4_k_m", "tiny-llama-f16", "tiny-qwen2-q8_0"];
 
     [Theory]
     [MemberData(nameof(Models))]

@@ -1,6 +1,6 @@
-// Bugs of control flow, each of which must be found and named: divergence, early exits, deadlocks, wild accesses.
+// Bugs of control flow, each of which must be found and named: divergence, early exits, deadlocks, wild accesses. (The tests name lines.)
 #include "test.h"
-
+// clang-format off
 namespace sl::SL_BACKEND_NS {
 
 __global__ void divergent_shuffle_kernel(gmem<float> out) {

@@ -1,6 +1,6 @@
-// Bugs with shared memory: missing barriers and waits, unwritten reads, races.
+// Bugs with shared memory: missing barriers and waits, unwritten reads, races. (The tests name lines.)
 #include "test.h"
-
+// clang-format off
 namespace sl::SL_BACKEND_NS {
 
 constexpr uint64_t seeds = 20;

@@ -2,6 +2,7 @@
 
 #include "device.h"
 #include "error.h"
+#include "platform.h"
 
 namespace sl {
 namespace SL_BACKEND_NS {
@@ -50,11 +51,13 @@ context_scope::context_scope(const cuda_device& d) : outer_(current_device) {
     switched_ = true;
   }
   current_device = &d;
+  enter_platform(&d.options());
 }
 
 context_scope::~context_scope() {
   if (switched_) driver().set_current(before_);
   current_device = outer_;
+  enter_platform(outer_ ? &outer_->options() : nullptr);
 }
 
 void mark_lost() {

@@ -35,11 +35,19 @@ std::unique_ptr<device> open_device(const sl_device_options& o) {
   const int n = count_devices();
   if (o.ordinal < 0 || o.ordinal >= n)
     throw error(SL_ERR_NO_DEVICE, format("there is no CUDA device %d: this machine has %d", o.ordinal, n));
-  apply_options(o);
-  return std::make_unique<cuda_device>(o.ordinal);
+  enter_platform(&o);
+  try {
+    std::unique_ptr<device> opened = std::make_unique<cuda_device>(o);
+    enter_platform(nullptr);
+    return opened;
+  } catch (...) {
+    enter_platform(nullptr);
+    throw;
+  }
 }
 
-cuda_device::cuda_device(int ordinal) : ordinal_(ordinal) {
+cuda_device::cuda_device(const sl_device_options& o) : ordinal_(o.ordinal), options_(o) {
+  const int ordinal = ordinal_;
   std::lock_guard guard(opening);
   CUcontext before = nullptr;
   driver().get_current(&before);

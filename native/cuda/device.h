@@ -11,7 +11,7 @@ namespace SL_BACKEND_NS {
 
 class cuda_device final : public device {
  public:
-  explicit cuda_device(int ordinal);
+  explicit cuda_device(const sl_device_options&);
   ~cuda_device() override;
 
   const op_table& ops() const override;
@@ -26,12 +26,14 @@ class cuda_device final : public device {
   CUcontext context() const { return context_; }
   int ordinal() const { return ordinal_; }
   int multiprocessors() const { return multiprocessors_; }
+  const sl_device_options& options() const { return options_; }
 
   mutable std::atomic<bool> lost{false};
   mutable std::atomic<uint64_t> launches{0};
 
  private:
   int ordinal_, multiprocessors_ = 1, capability_ = 0;
+  sl_device_options options_;
   CUcontext context_ = nullptr;
   char name_[128] = {};
 };

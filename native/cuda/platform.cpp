@@ -7,7 +7,7 @@ namespace sl {
 namespace SL_BACKEND_NS {
 
 const sl_backend this_backend = SL_BACKEND_CUDA;
-void apply_options(const sl_device_options&) {}
+void enter_platform(const sl_device_options*) {}
 void add_counters(sl_counters&) {}
 void reset_platform_counters() {}
 

@@ -7,7 +7,7 @@ namespace sl {
 namespace SL_BACKEND_NS {
 
 extern const sl_backend this_backend;
-void apply_options(const sl_device_options&);   // the executor's seed and multiprocessors
+void enter_platform(const sl_device_options*);  // calls of this thread are a device's from here on; null: nobody's
 void add_counters(sl_counters&);                // what the executor counted
 void reset_platform_counters();
 

@@ -9,10 +9,10 @@ namespace SL_BACKEND_NS {
 
 const sl_backend this_backend = SL_BACKEND_SIMT;
 
-// The executor is one for the process: the device that was opened last decides.
-void apply_options(const sl_device_options& o) {
-  if (o.seed != 0) simt::settings().seed = o.seed;
-  if (o.multiprocessors > 0) simt::settings().multiprocessors = o.multiprocessors;
+void enter_platform(const sl_device_options* o) {
+  if (o == nullptr) return simt::play_as(0, 0);
+  const simt::options& otherwise = simt::settings();
+  simt::play_as(o->seed != 0 ? o->seed : otherwise.seed, o->multiprocessors > 0 ? o->multiprocessors : otherwise.multiprocessors);
 }
 
 void add_counters(sl_counters& c) {

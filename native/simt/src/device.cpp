@@ -45,6 +45,28 @@ options& settings() {
   return o;
 }
 
+namespace {
+
+struct role { uint64_t seed = 0; int multiprocessors = 0; };
+thread_local role played;
+
+role current_role() {
+  return played.multiprocessors > 0 ? played : role{settings().seed, settings().multiprocessors};
+}
+
+// A launch runs later, on whatever thread waits for it, as what it was launched as.
+struct role_scope {
+  explicit role_scope(const role& r) : before{settings().seed, settings().multiprocessors} {
+    settings().seed = r.seed, settings().multiprocessors = r.multiprocessors;
+  }
+  ~role_scope() { settings().seed = before.seed, settings().multiprocessors = before.multiprocessors; }
+  role before;
+};
+
+}  // namespace
+
+void play_as(uint64_t seed, int multiprocessors) { played = {seed, multiprocessors}; }
+
 counters& count() {
   static counters c;
   return c;
@@ -124,13 +146,13 @@ cudaError_t cudaDeviceReset() {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   if (device != 0) return report(cudaErrorInvalidDevice);
   *p = {};
-  std::snprintf(p->name, sizeof p->name, "simt (%d multiprocessors played on the CPU)", settings().multiprocessors);
+  std::snprintf(p->name, sizeof p->name, "simt (%d multiprocessors played on the CPU)", current_role().multiprocessors);
   size_t free;
   cudaMemGetInfo(&free, &p->totalGlobalMem);
   p->sharedMemPerBlock = shared_per_block, p->sharedMemPerBlockOptin = shared_per_block_optin;
   p->sharedMemPerMultiprocessor = shared_per_multiprocessor;
   p->regsPerBlock = 65536, p->warpSize = 32, p->maxThreadsPerBlock = 1024, p->major = 8, p->minor = 0;
-  p->multiProcessorCount = settings().multiprocessors;
+  p->multiProcessorCount = current_role().multiprocessors;
   p->maxThreadsPerMultiProcessor = int(threads_per_multiprocessor);
   p->l2CacheSize = 1 << 20;
   p->maxGridSize[0] = 0x7fffffff, p->maxGridSize[1] = p->maxGridSize[2] = 65535;
@@ -217,7 +239,8 @@ cudaError_t launch_kernel(const char* name, const void* function, dim3 grid, dim
       threads == 0 || threads > 1024 || block.z > 64)
     return report(cudaErrorInvalidConfiguration);
   if (shared > shared_limit(function)) return report(cudaErrorInvalidValue);
-  return enqueue(stream, [call = kernel_call{name, function, grid, block, shared, std::move(body)}] {
+  return enqueue(stream, [call = kernel_call{name, function, grid, block, shared, std::move(body)}, as = current_role()] {
+    const role_scope scope(as);
     const std::string failure = run_kernel(call);
     if (failure.empty()) return cudaSuccess;
     set_failed(cudaErrorLaunchFailure, failure);

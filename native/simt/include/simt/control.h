@@ -19,6 +19,10 @@ struct options {
 
 options& settings();
 
+// What this thread's launches run as from here on, in place of the settings: several devices, one executor.
+// multiprocessors 0: the settings again.
+void play_as(uint64_t seed, int multiprocessors);
+
 struct counters {
   uint64_t launches = 0;
   uint64_t bytes_read = 0, bytes_written = 0;  // of global memory, as the lanes asked for them

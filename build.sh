@@ -20,7 +20,7 @@ usage: ./build.sh [VERB] [OPTIONS]
   nvcc        compile every kernel for sm_80, sm_90 and PTX; fails on a spill
 
 options
-  --cuda auto|on|off   build the cuda backend: auto where nvcc is found (test: off unless asked)
+  --cuda auto|on|off   build the cuda backend: auto where nvcc is found (test and publish: off unless asked)
   --install            as root: install missing system packages
 TEXT
 }
@@ -247,7 +247,7 @@ case $verb in
     ;;
   publish)
     require_tools
-    native package "$(cuda_option auto)"
+    native package "$(cuda_option off)"
     published "$artifacts/native/package/libsluice.so" "$artifacts/publish/files"
     cp "$artifacts/publish/files/Sluice.Console" "$artifacts/publish/sluice"
     ls -l "$artifacts/publish/sluice"

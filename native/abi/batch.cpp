@@ -86,7 +86,7 @@ void check_prefixes(const sl_batch_step& step, int32_t page_size, std::vector<sl
 }  // namespace
 
 sl_batch::~sl_batch() {
-  if (device_data != nullptr) stream->release_later(device_data, host.size(), SL_MEMORY_DEVICE);
+  if (device_data != nullptr) stream->release_later(device_data, device_bytes, SL_MEMORY_DEVICE);
 }
 
 sl_status sl_batch_create(sl_stream* stream, sl_kv_cache* cache, const sl_batch_options* options, sl_batch** out) {
@@ -106,8 +106,9 @@ sl_status sl_batch_create(sl_stream* stream, sl_kv_cache* cache, const sl_batch_
     within("max_prefixes", o.max_prefixes, 0, 1 << 20);
     layout l(o);
     auto b = std::make_unique<sl_batch>(&s, cache);
-    b->host.resize(l.bytes);
     b->device_data = static_cast<char*>(s.impl->allocate(l.bytes, SL_MEMORY_DEVICE));
+    b->device_bytes = l.bytes;  // before the mirror: the device tells how much it lacks
+    b->host.resize(l.bytes);
     b->pages_offset = l.page_ids;
     b->mask_offset = l.mask;
     b->view = {l.over(b->host.data()), l.over(b->device_data), o.max_tokens, o.max_sequences, o.max_page_ids, o.max_mask_bytes, o.max_prefixes};
@@ -162,6 +163,17 @@ sl_status sl_batch_update(sl_stream* stream, sl_batch* batch, const sl_batch_ste
           fail(SL_ERR_ARGUMENT, "step.mask_indptr: sequence %d has %lld bytes, expected %lld or 0", q, (long long)row, (long long)needed);
       }
     }
+    // A slot that two rows of tokens write would hold either's: pages with query rows belong to one sequence, once.
+    thread_local std::vector<int32_t> written;
+    written.clear();
+    for (int32_t q = 0; q < sequences; q++) {
+      int32_t end = step.kv_lengths[q], begin = end - (step.query_indptr[q + 1] - step.query_indptr[q]);
+      const int32_t* row = step.page_ids + step.page_indptr[q];
+      for (int32_t page = begin / page_size; begin < end && page <= (end - 1) / page_size; page++) written.push_back(row[page]);
+    }
+    std::sort(written.begin(), written.end());
+    if (auto twice = std::adjacent_find(written.begin(), written.end()); twice != written.end())
+      fail(SL_ERR_ARGUMENT, "page %d is written twice in one step: the pages that a step appends to belong to one sequence each", *twice);
     if (step.num_prefixes < 0) fail(SL_ERR_ARGUMENT, "step.num_prefixes is %d", step.num_prefixes);
     if (step.num_prefixes > v.max_prefixes)
       fail(SL_ERR_SHAPE, "step.num_prefixes is %d, the batch was made for %d", step.num_prefixes, v.max_prefixes);

@@ -34,7 +34,8 @@ const entry& entry_of(sl_backend b) {
 const backend& built(sl_backend b) {
   const entry& e = entry_of(b);
   if (e.get == nullptr)
-    fail(SL_ERR_NO_DEVICE, "this build of the library holds no %s backend; build it with --%s on", e.name, e.name);
+    fail(SL_ERR_NO_DEVICE, "this build of the library holds no %s backend: %s", e.name,
+         b == SL_BACKEND_CUDA ? "build it with --cuda on" : "releases leave it out, ./build.sh builds it");
   return *e.get();
 }
 

@@ -90,6 +90,9 @@ struct sl_stream final : sl::object {
   void release_later(void* data, uint64_t bytes, sl_memory memory) noexcept;
   void drain() noexcept;
 
+  // Throws a running capture away: what it keeps may keep this stream.
+  void abandon_capture() noexcept;
+
   sl::ref<sl_device> device;
   std::unique_ptr<sl::stream> impl;
   std::atomic<bool> busy{false};
@@ -98,6 +101,7 @@ struct sl_stream final : sl::object {
   uint64_t measured = 0;
   uint64_t captured_workspace = 0;                // the largest that a captured op wants
   std::vector<sl::ref<sl::object>> captured;  // what the graph being captured must keep alive
+  std::vector<std::pair<sl_batch*, int64_t>> captured_rows;  // of tensors that each batch's plan must fit into
 
  private:
   struct pending { void* data; uint64_t bytes; sl_memory memory; };
@@ -139,6 +143,7 @@ struct sl_batch final : sl::object {
   sl::ref<sl_kv_cache> cache;
   std::vector<char> host;  // the mirror
   char* device_data = nullptr;
+  uint64_t device_bytes = 0;
   uint64_t pages_offset = 0, mask_offset = 0;  // the two parts whose used length varies lie last
   sl::batch_view view{};
   bool planned = false;
@@ -149,6 +154,7 @@ struct sl_graph final : sl::object {
   explicit sl_graph(sl_stream* s) : object(tag_of), stream(s) {}
   sl::ref<sl_stream> stream;
   std::vector<sl::ref<sl::object>> keeps;
+  std::vector<std::pair<sl_batch*, int64_t>> rows;  // the batches are among `keeps`
   std::unique_ptr<sl::graph> impl;
   const char* workspace = nullptr;
   uint64_t workspace_needed = 0;

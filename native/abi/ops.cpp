@@ -59,6 +59,8 @@ sl_status sl_gather(sl_stream* stream, const sl_tensor* x, const sl_tensor* rows
     a.x = c.tensor(x, "x", "[T,D]", {any, any}, any_dtype);
     a.rows = c.tensor(rows, "rows", "[R]", {any}, i32);
     a.y = c.tensor(y, "y", "[R,D]", {a.rows.shape[0], a.x.shape[1]}, only(a.x.dtype));
+    c.apart(a.y, "y", a.x, "x");
+    c.apart(a.y, "y", a.rows, "rows");
     if (a.rows.shape[0] > 0 && a.x.shape[1] > 0) dispatch(s, &op_table::gather, a);
   });
 }
@@ -71,6 +73,7 @@ sl_status sl_rms_norm(sl_stream* stream, const sl_tensor* x, const sl_tensor* w,
     a.w = c.tensor(w, "w", "[D]", {a.x.shape[1]}, f32_or(a.x));
     a.y = c.tensor(y, "y", "[T,D]", {a.x.shape[0], a.x.shape[1]}, only(a.x.dtype));
     require_finite_eps(a.eps = eps, "eps");
+    c.apart_or_same(a.y, "y", a.x, "x");
     if (a.x.shape[0] > 0 && a.x.shape[1] > 0) dispatch(s, &op_table::rms_norm, a);
   });
 }
@@ -85,6 +88,9 @@ sl_status sl_add_rms_norm(sl_stream* stream, const sl_tensor* x, const sl_tensor
     a.w = c.tensor(w, "w", "[D]", {a.x.shape[1]}, f32_or(a.x));
     a.y = c.tensor(y, "y", "[T,D]", {a.x.shape[0], a.x.shape[1]}, only(a.x.dtype));
     require_finite_eps(a.eps = eps, "eps");
+    c.apart_or_same(a.y, "y", a.x, "x");
+    c.apart(a.residual, "residual", a.x, "x");
+    c.apart(a.y, "y", a.residual, "residual");
     if (a.x.shape[0] > 0 && a.x.shape[1] > 0) dispatch(s, &op_table::add_rms_norm, a);
   });
 }
@@ -100,6 +106,8 @@ sl_status sl_linear(sl_stream* stream, const sl_linear_args* args) {
     a.bias = c.optional(g.bias, "bias", "[N]", {n}, f32_or(a.x));
     a.y = c.tensor(g.y, "y", "[T,N]", {rows, n}, f32_or(a.x));
     a.residual = c.optional(g.residual, "residual", "[T,N]", {rows, n}, only(a.y.dtype));
+    c.apart(a.y, "y", a.x, "x");
+    c.apart_or_same(a.y, "y", a.residual, "residual");
     if (rows > 0) dispatch(s, &op_table::linear, a);
   });
 }
@@ -138,6 +146,7 @@ sl_status sl_fused_qkv(sl_stream* stream, const sl_fused_qkv_args* args) {
     a.qk_norm_eps = g.qk_norm_eps;
     a.rope_scale = g.rope_scale == 0.0f ? 1.0f : g.rope_scale;
     a.rope_kind = g.rope_kind;
+    c.apart(a.q, "q", a.x, "x");
     if (rows > 0) dispatch(s, &op_table::fused_qkv, a);
   });
 }
@@ -156,6 +165,7 @@ sl_status sl_rope(sl_stream* stream, const sl_rope_args* args) {
     if (g.kind != SL_ROPE_HALF && g.kind != SL_ROPE_INTERLEAVED) fail(SL_ERR_ARGUMENT, "kind is %d, expected 0 or 1", g.kind);
     a.kind = g.kind;
     a.scale = g.scale == 0.0f ? 1.0f : g.scale;
+    c.apart_or_same(a.y, "y", a.x, "x");
     if (a.x.shape[0] > 0 && a.x.shape[1] > 0 && a.x.shape[2] > 0) dispatch(s, &op_table::rope, a);
   });
 }
@@ -196,6 +206,8 @@ static void attention(sl_stream& s, const sl_attention_args* args, op<attention_
   a.soft_cap = g.soft_cap;
   a.window = g.window;
   a.causal = g.causal;
+  c.apart(a.o, "o", a.q, "q");
+  c.apart(a.o, "o", a.lse2, "lse2");
   if (rows > 0) dispatch(s, member, a);
 }
 
@@ -217,6 +229,7 @@ sl_status sl_merge_states(sl_stream* stream, const sl_tensor* o, const sl_tensor
     a.lse2 = c.tensor(lse2, "lse2", "[S,T,H]", {d[0], d[1], d[2]}, f32);
     a.y = c.tensor(y, "y", "[T,H,Dv]", {d[1], d[2], d[3]}, f32_or(a.o));
     a.y_lse2 = c.optional(y_lse2, "y_lse2", "[T,H]", {d[1], d[2]}, f32);
+    c.apart(a.y, "y", a.o, "o");
     if (d[1] > 0 && d[2] > 0 && d[3] > 0) dispatch(s, &op_table::merge_states, a);
   });
 }
@@ -230,6 +243,8 @@ sl_status sl_gated_activation(sl_stream* stream, sl_activation activation, const
     a.gate = c.tensor(gate, "gate", "[T,F]", {any, any}, activations);
     a.up = c.tensor(up, "up", "[T,F]", {a.gate.shape[0], a.gate.shape[1]}, only(a.gate.dtype));
     a.y = c.tensor(y, "y", "[T,F]", {a.gate.shape[0], a.gate.shape[1]}, only(a.gate.dtype));
+    c.apart_or_same(a.y, "y", a.gate, "gate");
+    c.apart_or_same(a.y, "y", a.up, "up");
     if (a.gate.shape[0] > 0 && a.gate.shape[1] > 0) dispatch(s, &op_table::gated_activation, a);
   });
 }

@@ -44,11 +44,17 @@ using namespace sl;
 
 sl_stream::~sl_stream() {
   if (!impl) return;
-  if (capturing) {
-    try { impl->end_capture(); } catch (...) { /* the capture is thrown away with its stream */ }
-  }
+  abandon_capture();
   drain();
   if (impl->workspace != nullptr) impl->release(impl->workspace, impl->workspace_bytes, SL_MEMORY_DEVICE);
+}
+
+void sl_stream::abandon_capture() noexcept {
+  if (!capturing) return;
+  try { impl->end_capture(); } catch (...) { /* nobody wants it */ }
+  capturing = false;
+  captured_rows.clear();
+  captured.clear();
 }
 
 void sl_stream::release_later(void* data, uint64_t bytes, sl_memory memory) noexcept {
@@ -90,7 +96,13 @@ sl_status sl_stream_create(sl_device* device, void* native_stream, sl_stream** o
   });
 }
 
-void sl_stream_release(sl_stream* stream) { release(stream); }
+void sl_stream_release(sl_stream* stream) {
+  if (stream != nullptr && stream->capturing) {
+    sl::ref<sl_stream> alive(stream);  // what the capture keeps may hold the last reference
+    stream->abandon_capture();
+  }
+  release(stream);
+}
 
 sl_status sl_stream_synchronize(sl_stream* stream) {
   return guard_stream("sl_stream_synchronize", stream, [&](sl_stream& s) {
@@ -102,6 +114,7 @@ sl_status sl_stream_synchronize(sl_stream* stream) {
 sl_status sl_stream_measure(sl_stream* stream, int32_t on) {
   return guard_stream("sl_stream_measure", stream, [&](sl_stream& s) {
     require_not_capturing(s, "ops are measured");
+    if (on != 0 && s.measuring) fail(SL_ERR_STATE, "the stream is measuring already; end that first");
     if (on != 0) s.measured = 0;
     s.measuring = on != 0;
   });
@@ -220,10 +233,13 @@ sl_status sl_graph_end(sl_stream* stream, sl_graph** out) {
     if (!s.capturing) fail(SL_ERR_STATE, "no graph was begun on this stream");
     std::vector<ref<object>> keeps = std::move(s.captured);
     s.captured.clear();
+    std::vector<std::pair<sl_batch*, int64_t>> rows = std::move(s.captured_rows);
+    s.captured_rows.clear();
     s.capturing = false;
     auto g = std::make_unique<sl_graph>(&s);
     g->impl = s.impl->end_capture();
     g->keeps = std::move(keeps);
+    g->rows = std::move(rows);
     g->workspace = s.impl->workspace;
     g->workspace_needed = s.captured_workspace;
     *out = g.release();
@@ -236,6 +252,10 @@ sl_status sl_graph_launch(sl_stream* stream, sl_graph* graph) {
     require_not_capturing(s, "a graph is launched");
     if (graph->workspace_needed > 0 && graph->workspace != s.impl->workspace)
       fail(SL_ERR_STATE, "the stream's workspace has grown since the graph was captured; capture it anew");
+    for (const auto& [batch, rows] : graph->rows)
+      if (batch->view.host.header->num_tokens > rows)
+        fail(SL_ERR_SHAPE, "the batch has %d tokens, the graph was captured with tensors of %lld rows",
+             batch->view.host.header->num_tokens, (long long)rows);
     s.impl->launch(*graph->impl);
   });
 }

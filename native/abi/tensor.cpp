@@ -91,6 +91,31 @@ view checker::tensor(const sl_tensor* given, const char* name, const char* patte
   return v;
 }
 
+namespace {
+
+// Bytes from first to last of a view without gaps; 0 for others and for absent ones.
+size_t dense_bytes(const view& v) {
+  int64_t dense = 1;
+  for (int32_t d = v.rank - 1; d >= 0; d--) {
+    if (v.shape[d] > 1 && v.stride[d] != dense) return 0;
+    dense *= v.shape[d];
+  }
+  return v ? static_cast<size_t>(dense) * size_of(v.dtype) : 0;
+}
+
+}  // namespace
+
+void checker::apart(const view& out, const char* out_name, const view& in, const char* in_name) {
+  size_t out_bytes = dense_bytes(out), in_bytes = dense_bytes(in);
+  const char *a = out.as<const char>(), *b = in.as<const char>();
+  if (out_bytes > 0 && in_bytes > 0 && a < b + in_bytes && b < a + out_bytes)
+    fail(SL_ERR_ARGUMENT, "tensors '%s' and '%s' overlap, and this op reads one while it writes the other", out_name, in_name);
+}
+
+void checker::apart_or_same(const view& out, const char* out_name, const view& in, const char* in_name) {
+  if (out.data != in.data || out.dtype != in.dtype) apart(out, out_name, in, in_name);
+}
+
 const sl::weight* checker::weight(sl_weight* w, const char* name, int64_t rows, int64_t cols) {
   sl_weight& h = checked(w, name);
   require_same_device(s_, h.device.get(), name);
@@ -121,6 +146,7 @@ const batch_view* checker::batch(sl_batch* b, sl_kv_cache* cache, int64_t rows) 
   if (rows > h.view.max_tokens)
     fail(SL_ERR_SHAPE, "the tensors have %lld rows, the batch was made for %d tokens", (long long)rows, h.view.max_tokens);
   keep(&h);
+  if (s_.capturing) s_.captured_rows.emplace_back(&h, rows);
   return &h.view;
 }
 

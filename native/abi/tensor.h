@@ -30,6 +30,12 @@ class checker {
   const batch_view* batch(sl_batch* b, sl_kv_cache* cache, int64_t rows);
   kv_view cache(sl_kv_cache* c, int32_t layer);
 
+  // SL_ERR_ARGUMENT when an output and an input share memory. Views with gaps between their rows are not looked at: their
+  // elements may lie between each other's.
+  void apart(const view& out, const char* out_name, const view& in, const char* in_name);
+  // The same, but the very same tensor is allowed.
+  void apart_or_same(const view& out, const char* out_name, const view& in, const char* in_name);
+
   // For a graph under capture: what it must keep alive.
   void keep(object* o) { if (s_.capturing) s_.captured.emplace_back(o); }
 

@@ -32,14 +32,20 @@ void load_keys(const attention_task& t, int64_t first, int64_t begin, int64_t en
   }
 }
 
-void load_values(const attention_task& t, int64_t first, int64_t begin, int64_t end, int64_t size, float* wide) {
+// Returns whether all of them are finite.
+bool load_values(const attention_task& t, int64_t first, int64_t begin, int64_t end, int64_t size, float* wide) {
   const int64_t Dv = t.value_dim, stride = padded(Dv);
+  f32x16 nothing = zero();  // 0 times an infinity or a NaN is a NaN
   for (int64_t j = 0; j < 16; ++j) {
     const bool used = first + j >= begin && first + j < end;
     const char* value = used ? slot(t, t.values, first + j, Dv, size) : nullptr;
-    for (int64_t d = 0; d < Dv; d += 16)
-      store(wide + j * stride + d, used ? load_some(t.dtype, value, d, Dv - d) : zero());
+    for (int64_t d = 0; d < Dv; d += 16) {
+      const f32x16 v = used ? load_some(t.dtype, value, d, Dv - d) : zero();
+      nothing = fma(v, zero(), nothing);
+      store(wide + j * stride + d, v);
+    }
   }
+  return sum(nothing) == 0.0f;
 }
 
 template <int Rows>
@@ -158,6 +164,21 @@ void weigh(const attention_task& t, const float* p, const float* values, float* 
   for (; row < t.count; ++row) weigh_rows<1>(p + row * kChunk, values, Dv, states + row * state_stride, state_stride);
 }
 
+// The same where a value is not finite: a key that a row does not see must not touch it, and 0 times infinity would.
+void weigh_visible(const attention_task& t, int64_t first, const float* p, const float* values, float* states,
+                   int64_t state_stride) {
+  const int64_t Dv = padded(t.value_dim);
+  for (int64_t row = 0; row < t.count; ++row) {
+    const uint32_t bits = visible(t.rows[row], first);
+    for (int64_t j = 0; j < 16; ++j) {
+      if (!(bits >> j & 1)) continue;
+      const f32x16 weight = set1(p[row * kChunk + j]);
+      float* state = states + row * state_stride;
+      for (int64_t d = 0; d < Dv; d += 16) store(state + d, fma(weight, load(values + j * Dv + d), load(state + d)));
+    }
+  }
+}
+
 }  // namespace
 
 void merge(float* state, const float* other, int64_t value_dim) {
@@ -206,8 +227,8 @@ void attend(attention_task& t) {
       soften(t, t.rows[r], first_tile, end, base, scores + r * kChunk, states + r * state_stride);
     }
     for (int64_t j = first_tile; j < end; j += 16) {
-      load_values(t, j, begin, end, size, wide);
-      weigh(t, scores + (j - base), wide, states, state_stride);
+      if (load_values(t, j, begin, end, size, wide)) weigh(t, scores + (j - base), wide, states, state_stride);
+      else weigh_visible(t, j, scores + (j - base), wide, states, state_stride);
     }
     for (int32_t r = 0; r < t.count; ++r) merge(t.rows[r].state, states + r * state_stride, t.value_dim);
   }

@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "backend.h"
+
 namespace sl::cpu {
 namespace {
 
@@ -41,7 +43,7 @@ thread_pool::thread_pool(int threads) {
     { std::lock_guard lock(sleep_); }
     wake_.notify_all();
     for (std::thread& worker : workers_) worker.join();
-    throw;
+    throw error(SL_ERR_OUT_OF_MEMORY, format("the system starts %zu of the %d threads that were asked for", workers_.size() + 1, threads));
   }
 }
 

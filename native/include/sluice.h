@@ -17,6 +17,7 @@
      What they need beside their arguments comes from the stream's workspace: see sl_stream_measure.
    - Threads: a stream, and what is given to a call together with it, is used by one thread at a time (a second one
      gets SL_ERR_STATE). Different streams may be used at once. Weights are immutable and may be shared by all.
+   - An output overlaps an input only where an op says so; dense tensors that do are refused (SL_ERR_ARGUMENT).
    - Structs that carry a `size` are extended at their end: set it to sizeof(the struct). Fields that are not set are 0,
      and 0 is a sensible default.
 
@@ -352,7 +353,7 @@ typedef struct sl_batch_step {
   const int32_t* query_indptr;     /* [B+1], from 0, not falling; the last is num_tokens */
   const int32_t* kv_lengths;       /* [B], keys of each sequence after this step's append; >= q_len */
   const int32_t* page_indptr;      /* [B+1] into page_ids; a row has ceil(kv_length / P) pages or more */
-  const int32_t* page_ids;         /* in 0 .. pages-1 */
+  const int32_t* page_ids;         /* in 0 .. pages-1; a page that this step writes stands in one row, once */
   const int32_t* positions;        /* [num_tokens] for RoPE and ALiBi, >= 0; null: the slot */
   const uint8_t* mask;             /* custom mask, or null: bits, lowest first; row i of sequence b begins at byte
                                       mask_indptr[b] + i * ceil(kv_length / 8); 1: query i sees that key */
@@ -375,7 +376,7 @@ SL_API sl_status sl_batch_update(sl_stream* stream, sl_batch* batch, const sl_ba
 /* - graph: ops recorded once and replayed. ------------------------------------------------------------------------- */
 
 /* From here until sl_graph_end the stream's ops are recorded and not run. Tensors may have more rows than the batch has
-   tokens: such rows are padding, so one graph serves every batch up to its T. The graph keeps what it uses alive. */
+   tokens: such rows are padding, so one graph serves every batch up to its T; a launch with more is SL_ERR_SHAPE. The graph keeps what it uses alive. */
 SL_API sl_status sl_graph_begin(sl_stream* stream);
 SL_API sl_status sl_graph_end(sl_stream* stream, sl_graph** graph);
 SL_API sl_status sl_graph_launch(sl_stream* stream, sl_graph* graph);

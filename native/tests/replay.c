@@ -31,7 +31,7 @@ typedef struct {
   named_tensor history_k, history_v;
 } op_case;
 
-typedef struct { sl_stream* stream; op_case* c; sl_kv_cache* cache; sl_batch* batch; } run;
+typedef struct { sl_stream* stream; op_case* c; sl_kv_cache* cache; sl_batch *batch, *past; sl_tensor past_k, past_v; } run;
 
 static void die(const char* text) {
   fprintf(stderr, "sluice_replay: %s\n", text);
@@ -279,8 +279,34 @@ static sl_status reserve(run* r, sl_status (*ops)(run*)) {
   return sl_stream_reserve(r->stream, needed);
 }
 
-static sl_status append_history(run* r) {
-  return sl_kv_append(r->stream, r->cache, 0, r->batch, &r->c->history_k.tensor, &r->c->history_v.tensor);
+static sl_status append_history(run* r) { return sl_kv_append(r->stream, r->cache, 0, r->past, &r->past_k, &r->past_v); }
+
+static sl_status history_tensors(run* r) {
+  TRY(place(r, &r->c->history_k.tensor, &r->c->history_k.data));
+  return place(r, &r->c->history_v.tensor, &r->c->history_v.data);
+}
+
+static sl_tensor rows_of(const sl_tensor* t, int32_t first, int32_t count) {
+  sl_tensor part = *t;
+  part.offset += (uint64_t)(first * t->stride[0] * size_of(t->dtype));
+  part.shape[0] = count;
+  return part;
+}
+
+static sl_status append_sequence(run* r, int32_t sequence, int32_t first, int32_t count) {
+  const int32_t *indptr = r->c->page_indptr.data, *ids = r->c->pages.data;
+  const int32_t query[] = {0, count}, pages[] = {0, indptr[sequence + 1] - indptr[sequence]};
+  sl_batch_options size = {.size = sizeof size, .max_tokens = count, .max_sequences = 1, .max_page_ids = pages[1]};
+  sl_batch_step step = {.size = sizeof step, .num_sequences = 1, .query_indptr = query, .kv_lengths = &count, .page_indptr = pages, .page_ids = ids + indptr[sequence]};
+  r->past_k = rows_of(&r->c->history_k.tensor, first, count);
+  r->past_v = rows_of(&r->c->history_v.tensor, first, count);
+  TRY(sl_batch_create(r->stream, r->cache, &size, &r->past));
+  sl_status status = sl_batch_update(r->stream, r->past, &step);
+  if (status == SL_OK) status = reserve(r, append_history);
+  if (status == SL_OK) status = append_history(r);
+  sl_batch_release(r->past);
+  r->past = NULL;
+  return status;
 }
 
 static sl_status make_cache(run* r) {
@@ -290,26 +316,10 @@ static sl_status make_cache(run* r) {
   TRY(sl_kv_cache_create(r->stream, &options, &r->cache));
   int32_t sequences = (int32_t)(c->lengths.bytes / 4), page_ids = (int32_t)(c->pages.bytes / 4), history = 0;
   const int32_t* past = c->history.data;
-  int32_t* indptr = calloc((size_t)sequences + 1, sizeof *indptr);
-  if (indptr == NULL) die("out of memory");
-  for (int32_t b = 0; b < sequences; b++) indptr[b + 1] = history += past[b];
-  if (history > 0) {
-    sl_batch_options size = {.size = sizeof size, .max_tokens = history, .max_sequences = sequences, .max_page_ids = page_ids ? page_ids : 1};
-    sl_batch_step step = {.size = sizeof step, .num_sequences = sequences, .query_indptr = indptr, .kv_lengths = past, .page_indptr = c->page_indptr.data, .page_ids = c->pages.data};
-    sl_status status = sl_batch_create(r->stream, r->cache, &size, &r->batch);
-    if (status == SL_OK) status = sl_batch_update(r->stream, r->batch, &step);
-    if (status == SL_OK) status = place(r, &c->history_k.tensor, &c->history_k.data);
-    if (status == SL_OK) status = place(r, &c->history_v.tensor, &c->history_v.data);
-    if (status == SL_OK) status = reserve(r, append_history);
-    if (status == SL_OK) status = append_history(r);
-    sl_buffer_release(c->history_k.tensor.buffer);
-    sl_buffer_release(c->history_v.tensor.buffer);
-    c->history_k.tensor.buffer = c->history_v.tensor.buffer = NULL;
-    sl_batch_release(r->batch);
-    r->batch = NULL;
-    if (status != SL_OK) { free(indptr); return status; }
-  }
-  free(indptr);
+  /* One sequence a step: those that share a prefix write the same pages. */
+  TRY(history_tensors(r));
+  for (int32_t b = 0; b < sequences; history += past[b++])
+    if (past[b] > 0) TRY(append_sequence(r, b, history, past[b]));
   int32_t tokens = ((const int32_t*)c->query.data)[sequences] + c->padding;
   sl_batch_options size = {.size = sizeof size, .max_tokens = tokens ? tokens : 1, .max_sequences = sequences ? sequences : 1, .max_page_ids = page_ids ? page_ids : 1,
                            .max_mask_bytes = (int32_t)c->mask.bytes, .max_prefixes = (int32_t)(c->prefixes.bytes / (int64_t)sizeof(sl_prefix))};
@@ -359,6 +369,8 @@ static void* work(void* argument) {
       printf("FAILED %s: %s: %s\n", (char*)r.c->title.data, sl_status_name(status), sl_last_error());
     }
     for (int t = 0; t < r.c->tensor_count; t++) sl_buffer_release(r.c->tensors[t].tensor.buffer);
+    sl_buffer_release(r.c->history_k.tensor.buffer);
+    sl_buffer_release(r.c->history_v.tensor.buffer);
     for (int w = 0; w < r.c->weight_count; w++) sl_weight_release(r.c->weights[w].weight);
     sl_batch_release(r.batch);
     sl_kv_cache_release(r.cache);

@@ -6,12 +6,14 @@ namespace Sluice.Console;
 /// <summary>sluice chat MODEL: a conversation. Ctrl-C stops the answer, not the program; /reset forgets, /exit leaves.</summary>
 internal static class ChatCommand
 {
+    public const string Name = "chat";
+
     public static Command Create()
     {
         ModelArguments model = new();
         SamplingArguments sampling = new();
         Option<string?> system = new("--system") { Description = "What the model is told first" };
-        Command command = new("chat", "Talk with a model. /reset forgets the conversation, /exit leaves.") { system };
+        Command command = new(Name, "Talk with a model. /reset forgets the conversation, /exit leaves.") { system };
         model.AddTo(command);
         sampling.AddTo(command);
         command.SetAction((parsed, cancellation) => RunAsync(parsed, model, sampling.Read(parsed), parsed.GetValue(system), cancellation));

@@ -5,6 +5,7 @@ using Sluice.Interop;
 
 // sluice: verbs over Sluice.Host, with no logic of their own. Exit codes: 0, 1 (it failed, one line says why), 2 (usage),
 // 130 (cancelled).
+Output.Install();
 Option<bool> verbose = new("--verbose") { Description = "Show where an error came from", Recursive = true };
 RootCommand root = new("Runs large language models.") { verbose };
 root.Subcommands.Add(GenerateCommand.Create());
@@ -16,6 +17,7 @@ root.Subcommands.Add(BenchCommand.Create());
 root.Subcommands.Add(MakeRandomCommand.Create());
 root.Subcommands.Add(EvalCommand.Create());
 
+const int BrokenPipe = 32; // EPIPE
 ParseResult parsed = root.Parse(args);
 if (parsed.Errors.Count > 0)
 {
@@ -30,7 +32,17 @@ if (parsed.Errors.Count > 0)
 
 try
 {
-    return await parsed.InvokeAsync(new InvocationConfiguration { EnableDefaultExceptionHandler = false });
+    // The chat stays when an answer is interrupted: the library's own handler would end the program two seconds later.
+    bool interactive = parsed.CommandResult.Command.Name == ChatCommand.Name;
+    return await parsed.InvokeAsync(new InvocationConfiguration
+    {
+        EnableDefaultExceptionHandler = false,
+        ProcessTerminationTimeout = interactive ? null : TimeSpan.FromSeconds(2),
+    });
+}
+catch (IOException e) when (e.HResult == BrokenPipe)
+{
+    return 0; // the reader has what it wanted
 }
 catch (OperationCanceledException)
 {
@@ -48,4 +60,8 @@ catch (Exception e)
 {
     System.Console.Error.WriteLine($"sluice: an unexpected error, please report it: {(parsed.GetValue(verbose) ? e.ToString() : $"{e.GetType().Name}: {e.Message.ReplaceLineEndings(" ")} (--verbose shows where)")}");
     return 1;
+}
+finally
+{
+    Output.Flush();
 }

@@ -91,7 +91,7 @@ public readonly struct Tensor
     {
         ArgumentOutOfRangeException.ThrowIfNegative(first);
         ArgumentOutOfRangeException.ThrowIfNegative(count);
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(first + count, _shape[0]);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(count, _shape[0] - first);
         Extents shape = _shape;
         shape[0] = count;
         return new Tensor(Buffer, Pointer, Offset + (ulong)(first * _stride[0] * DType.Size()), DType, ((ReadOnlySpan<long>)shape)[..Rank], ((ReadOnlySpan<long>)_stride)[..Rank]);

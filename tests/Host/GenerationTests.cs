@@ -66,7 +66,7 @@ public sealed class GenerationTests : IAsyncLifetime
     public void Prompt_and_answer_beyond_the_context_are_refused_with_the_numbers()
     {
         ContextFullException e = Assert.Throws<ContextFullException>(() => _session.GenerateAsync("Once upon a time", new SamplingParameters { MaxTokens = 124 }));
-        Assert.Equal((129, 128), (e.Wanted, e.Context));
+        Assert.Equal((129L, 128), (e.Wanted, e.Context));
         Assert.Contains("129", e.Message, StringComparison.Ordinal);
         Assert.Throws<ContextFullException>(() => _session.GenerateAsync(new int[128]));
     }
@@ -156,6 +156,45 @@ public sealed class GenerationTests : IAsyncLifetime
         Assert.DoesNotContain(tokens, t => t.Id is 432 or 383);
         tokens = await AllAsync(new SamplingParameters { MaxTokens = 3, LogitBias = new Dictionary<int, float> { [400] = 100 } });
         Assert.All(tokens, t => Assert.Equal(400, t.Id));
+    }
+
+    [Fact]
+    public async Task Nothing_left_to_choose_is_an_error()
+    {
+        Dictionary<int, float> all = Enumerable.Range(0, 512).ToDictionary(i => i, _ => float.NegativeInfinity);
+        await Assert.ThrowsAsync<InvalidOperationException>(() => AllAsync(new SamplingParameters { MaxTokens = 2, LogitBias = all }));
+        Assert.Equal(2, (await AllAsync(new SamplingParameters { MaxTokens = 2 })).Count);
+    }
+
+    [Fact]
+    public async Task Weights_that_are_no_numbers_are_an_error()
+    {
+        string path = Path.Combine(Directory.CreateTempSubdirectory("sluice-nan").FullName, "nan.gguf");
+        byte[] file = File.ReadAllBytes(SharedData.PathOf("models", "stories260K", "stories260K-f32.gguf"));
+        using (Sluice.Loading.GgufFile gguf = Sluice.Loading.GgufFile.Open(SharedData.PathOf("models", "stories260K", "stories260K-f32.gguf")))
+        {
+            Assert.True(gguf.TryGetTensor("output_norm.weight", out Sluice.Loading.GgufTensor? norm));
+            BitConverter.TryWriteBytes(file.AsSpan((int)norm.Offset), float.NaN);
+        }
+
+        File.WriteAllBytes(path, file);
+        using Model model = await Model.LoadAsync(path, new ModelOptions { Device = Backend.Cpu, ContextLength = 32 });
+        using Session session = model.CreateSession();
+        InvalidOperationException e = await Assert.ThrowsAsync<InvalidOperationException>(async () =>
+        {
+            await foreach (GeneratedToken token in session.GenerateAsync("Once", new SamplingParameters { MaxTokens = 2 }))
+            {
+            }
+        });
+        Assert.Contains("not numbers", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Context_of_one_token_cannot_be_scored()
+    {
+        using Model model = await Model.LoadAsync(SharedData.PathOf("models", "stories260K", "stories260K-f32.gguf"), new ModelOptions { Device = Backend.Cpu, ContextLength = 1 });
+        using Session session = model.CreateSession();
+        Assert.Throws<ArgumentException>(() => Sluice.Decoding.Evaluation.Score(model, session, [1, 2, 3]));
     }
 
     [Fact]

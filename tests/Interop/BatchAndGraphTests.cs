@@ -122,6 +122,40 @@ public sealed class BatchAndGraphTests : IDisposable
     }
 
     [Fact]
+    public void Graph_refuses_a_plan_larger_than_its_tensors()
+    {
+        Tensor q = _stream.CreateTensor(DType.F32, 1, 1, 8), o = _stream.CreateTensor(DType.F32, 1, 1, 8);
+        void Ops() => _stream.PagedAttention(new AttentionArgs { Cache = _cache, Batch = _batch, Q = q, O = o, Causal = true });
+        _batch.Update(_stream, new BatchStep { QueryIndptr = [0, 1], KvLengths = [1], PageIndptr = [0, 1], PageIds = [0] });
+        _stream.Reserve(_stream.Measure(Ops));
+        using ComputeGraph graph = _stream.Capture(Ops);
+        _batch.Update(_stream, new BatchStep { QueryIndptr = [0, 16], KvLengths = [16], PageIndptr = [0, 1], PageIds = [0] });
+        SluiceException e = Assert.Throws<SluiceException>(graph.Launch);
+        Assert.Equal(Status.ErrShape, e.Status);
+        Assert.Contains("16 tokens", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Page_that_two_sequences_write_is_refused()
+    {
+        SluiceException e = Assert.Throws<SluiceException>(() => _batch.Update(_stream, new BatchStep { QueryIndptr = [0, 1, 2], KvLengths = [3, 3], PageIndptr = [0, 1, 2], PageIds = [5, 5] }));
+        Assert.Contains("page 5 is written twice", e.Message, StringComparison.Ordinal);
+
+        // Reading it together is what shared pages are for.
+        _batch.Update(_stream, new BatchStep { QueryIndptr = [0, 1, 2], KvLengths = [17, 17], PageIndptr = [0, 2, 4], PageIds = [5, 6, 5, 7] });
+    }
+
+    [Fact]
+    public void Output_that_overlaps_an_input_is_refused()
+    {
+        using Weight square = Weight.Create(_stream, new WeightSource { Encoding = WeightEncoding.F32, Rows = 32, Cols = 32, Data = new byte[32 * 32 * 4] });
+        Tensor x = _stream.CreateTensor<float>(DType.F32, new float[4 * 32], 4, 32), w = _stream.CreateTensor<float>(DType.F32, new float[32], 32);
+        Assert.Contains("overlap", Assert.Throws<SluiceException>(() => _stream.Linear(x, square, x)).Message, StringComparison.Ordinal);
+        Assert.Contains("overlap", Assert.Throws<SluiceException>(() => _stream.RmsNorm(x.Rows(0, 3), w, 1e-5f, x.Rows(1, 3))).Message, StringComparison.Ordinal);
+        _stream.RmsNorm(x, w, 1e-5f, x);
+    }
+
+    [Fact]
     public void Capture_refuses_what_cannot_be_recorded()
     {
         SluiceException? refused = null;

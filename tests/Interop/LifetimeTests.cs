@@ -61,6 +61,28 @@ public sealed class LifetimeTests
     }
 
     [Fact]
+    public unsafe void Stream_released_while_it_captures_leaves_nothing()
+    {
+        Collect();
+        HandleCounts before = Device.LiveHandles;
+        sl_device_options options = new() { size = (uint)sizeof(sl_device_options), backend = Backend.Cpu };
+        sl_device* device;
+        sl_stream* stream;
+        sl_buffer* buffer;
+        Assert.Equal(Status.Ok, NativeMethods.sl_device_open(&options, &device));
+        Assert.Equal(Status.Ok, NativeMethods.sl_stream_create(device, null, &stream));
+        Assert.Equal(Status.Ok, NativeMethods.sl_buffer_create(stream, 64, MemoryKind.Device, &buffer));
+        Assert.Equal(Status.Ok, NativeMethods.sl_graph_begin(stream));
+        Assert.Equal(Status.Ok, NativeMethods.sl_buffer_fill(stream, buffer, 0, 1, 64));
+        NativeMethods.sl_buffer_release(buffer);
+        NativeMethods.sl_stream_release(stream);
+        NativeMethods.sl_device_release(device);
+
+        Collect();
+        Assert.Equal(before, Device.LiveHandles);
+    }
+
+    [Fact]
     public void Forgotten_objects_are_collected()
     {
         Collect();

@@ -147,6 +147,7 @@ public static class AttentionCases
             yield return With(Attention("paged_attention", $"sinks {dtype}", decode, dtype, dtype, causal: true), c => c.Inputs["sinks"] = HostTensor.Of(DType.F32, [0, 2, -3, 6], 4));
             yield return With(Attention("paged_attention", $"ALiBi {dtype}", chunk, dtype, dtype, causal: true), c => c.Inputs["alibi_slopes"] = HostTensor.Of(DType.F32, [0.5f, 0.25f, 0.125f, 0.0625f], 4));
             yield return Masked(Attention("paged_attention", $"tree mask {dtype}", new Shape("mask", [4, 1, 3], [70, 9, 19]), dtype, dtype, causal: true));
+            yield return Unseen(Masked(Attention("paged_attention", $"infinity that nobody sees {dtype}", new Shape("mask", [4, 1, 3], [70, 9, 19]), dtype, dtype, causal: true)));
             yield return With(Attention("paged_attention", $"scores of -5e5 {dtype}", decode, dtype, dtype, causal: true), c =>
             {
                 c.Scalars["scale"] = 1;
@@ -228,6 +229,26 @@ public static class AttentionCases
         }
 
         return c with { Step = step with { Mask = [.. mask], MaskIndptr = indptr } };
+    }
+
+    // A value that no query sees is infinite: it must not reach any of them.
+    private static OpCase Unseen(OpCase c)
+    {
+        const int key = 3;
+        HostStep step = c.Step!;
+        int width = (step.KvLengths[0] + 7) / 8;
+        for (int row = 0; row < step.QueryIndptr[1]; row++)
+        {
+            step.Mask[(row * width) + (key / 8)] &= unchecked((byte)~(1 << (key % 8)));
+        }
+
+        int stride = c.HistoryV!.Data.Length / c.History.Sum();
+        for (int at = key * stride; at < (key + 1) * stride; at += sizeof(float))
+        {
+            BitConverter.TryWriteBytes(c.HistoryV.Data.AsSpan(at), float.PositiveInfinity);
+        }
+
+        return c;
     }
 
     private static OpCase Base(string op, string name, Shape s, KvCacheOptions cache, HostStep step, CaseData r, bool appended)

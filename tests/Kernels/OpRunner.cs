@@ -198,18 +198,20 @@ public sealed class OpRunner : IDisposable
             Append(cache, all, k, v);
         }
 
-        int history = _case.History.Sum();
-        if (history > 0)
+        // One sequence a step: those that share a prefix write the same pages.
+        for (int b = 0, first = 0; b < step.Sequences; first += _case.History[b++])
         {
-            int[] indptr = new int[step.Sequences + 1];
-            for (int b = 0; b < step.Sequences; b++)
+            int count = _case.History[b], keyBytes = options.KvHeads * options.KeyDim * sizeof(float), valueBytes = options.KvHeads * options.ValueDim * sizeof(float);
+            if (count > 0)
             {
-                indptr[b + 1] = indptr[b] + _case.History[b];
+                int[] pages = step.PageIds[step.PageIndptr[b]..step.PageIndptr[b + 1]];
+                using Batch past = new(Stream, cache, new BatchOptions(count, 1, pages.Length));
+                past.Update(Stream, new BatchStep { QueryIndptr = [0, count], KvLengths = [count], PageIndptr = [0, pages.Length], PageIds = pages });
+                Append(
+                    cache, past,
+                    Stream.CreateTensor<byte>(DType.F32, _case.HistoryK!.Data.AsSpan(first * keyBytes, count * keyBytes), count, options.KvHeads, options.KeyDim),
+                    Stream.CreateTensor<byte>(DType.F32, _case.HistoryV!.Data.AsSpan(first * valueBytes, count * valueBytes), count, options.KvHeads, options.ValueDim));
             }
-
-            using Batch past = new(Stream, cache, new BatchOptions(history, step.Sequences, Math.Max(1, step.PageIds.Length)));
-            past.Update(Stream, new BatchStep { QueryIndptr = indptr, KvLengths = _case.History, PageIndptr = step.PageIndptr, PageIds = step.PageIds });
-            Append(cache, past, Stream.CreateTensor<byte>(DType.F32, _case.HistoryK!.Data, _case.HistoryK.Shape), Stream.CreateTensor<byte>(DType.F32, _case.HistoryV!.Data, _case.HistoryV.Shape));
         }
 
         Batch batch = new(Stream, cache, new BatchOptions(

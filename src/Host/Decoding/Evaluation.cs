@@ -35,14 +35,20 @@ public static class Evaluation
     /// <param name="tokens">The text's ids.</param>
     /// <param name="progress">Told how many tokens are done.</param>
     /// <param name="cancellationToken">Looked at between chunks.</param>
-    /// <exception cref="ArgumentException">Fewer than two tokens.</exception>
+    /// <exception cref="ArgumentException">Fewer than two tokens, or a context of one.</exception>
     public static TextScore Score(Model model, Session session, ReadOnlySpan<int> tokens, IProgress<long>? progress = null, CancellationToken cancellationToken = default)
     {
         RequireTwo(tokens.Length);
         Moments moments = default;
         int window = session.ContextLength;
+        if (window < 2)
+        {
+            throw new ArgumentException("a context of 1 token predicts nothing: open the model with 2 at least");
+        }
+
         for (int at = 0; at + 1 < tokens.Length; at += window - 1)
         {
+            cancellationToken.ThrowIfCancellationRequested();
             foreach (float p in session.Score(tokens.Slice(at, Math.Min(window, tokens.Length - at)), cancellationToken))
             {
                 moments.Add(-p);

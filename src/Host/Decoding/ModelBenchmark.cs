@@ -37,7 +37,7 @@ public sealed class ModelBenchmark : IDisposable
             throw new ArgumentException($"a benchmark of {promptTokens} prompt tokens, {generatedTokens} generated ones and {sequences} sequences: each must be 1 at least");
         }
 
-        int length = checked(promptTokens + generatedTokens);
+        long length = (long)promptTokens + generatedTokens;
         if (length > model.Config.ContextLength)
         {
             throw new ContextFullException(length, model.Config.ContextLength);
@@ -46,7 +46,7 @@ public sealed class ModelBenchmark : IDisposable
         (_model, _promptTokens, _generatedTokens, _sequences) = (model, promptTokens, generatedTokens, sequences);
         _chunk = Math.Min(512, promptTokens);
         ModelConfig c = model.Config;
-        int pages = checked((length + PageSize - 1) / PageSize * sequences);
+        int pages = checked((int)((length + PageSize - 1) / PageSize * sequences));
         _pool = new BlockPool(pages, PageSize);
         _stream = model.Device.CreateStream();
         _cache = new KvCache(_stream, new KvCacheOptions(model.KvType, c.LayerCount, pages, c.KvHeadCount, c.HeadDim, c.ValueHeadDim, PageSize));

@@ -84,12 +84,18 @@ internal sealed class Sampler : IDisposable
         Run(logits, tokens.Length, promptLength);
         Span<int> id = [0];
         _stream.Download(_id, id);
+        Span<float> p = [0];
+        _stream.Download(_logProb, p);
+        if (!float.IsFinite(p[0]))
+        {
+            throw new InvalidOperationException(
+                float.IsNaN(p[0]) ? "the model's logits are not numbers: its weights hold NaN or infinity, or the context does" : "no token is left to choose from: the logit biases forbid all of them");
+        }
+
         logProb = null;
         top = null;
         if (_parameters.LogProbs is not null)
         {
-            Span<float> p = [0];
-            _stream.Download(_logProb, p);
             logProb = p[0];
             top = new TokenLogProb[_topIdsHost.Length];
             if (top.Length > 0)
@@ -149,10 +155,8 @@ internal sealed class Sampler : IDisposable
             });
         }
 
-        if (_parameters.LogProbs is not null)
-        {
-            _stream.LogProbs(logits, _id, _logProb, _topIds, _topLogProbs);
-        }
+        // Of the logits that were chosen from when nothing is to be reported: only whether they are numbers.
+        _stream.LogProbs(_parameters.LogProbs is null ? chosen : logits, _id, _logProb, _topIds, _topLogProbs);
     }
 
     private void Penalise(int first, int end, Tensor repetition, Tensor presence, Tensor frequency)

@@ -54,7 +54,9 @@ public sealed record SamplingParameters
         Require(float.IsFinite(FrequencyPenalty), nameof(FrequencyPenalty), FrequencyPenalty, "finite");
         Require(MaxTokens is null or >= 0, nameof(MaxTokens), MaxTokens ?? 0, "0 or more");
         Require(LogProbs is null or (>= 0 and <= 64), nameof(LogProbs), LogProbs ?? 0, "0 to 64");
-        Require(Stop.All(s => s.Length > 0), nameof(Stop), 0, "texts that are not empty");
+        ArgumentNullException.ThrowIfNull(Stop, nameof(Stop));
+        ArgumentNullException.ThrowIfNull(LogitBias, nameof(LogitBias));
+        Require(Stop.All(s => s is { Length: > 0 }), nameof(Stop), 0, "texts that are not empty");
         foreach ((int id, float bias) in LogitBias)
         {
             Require(id >= 0 && id < vocabularySize, nameof(LogitBias), id, $"token ids 0 to {vocabularySize - 1}");

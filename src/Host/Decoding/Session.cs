@@ -31,11 +31,11 @@ public enum FinishReason
 public sealed record GeneratedToken(int Id, string Text, float? LogProb, IReadOnlyList<TokenLogProb>? Top, FinishReason? Finish);
 
 /// <summary>The context cannot hold what was asked for. Nothing was computed.</summary>
-public sealed class ContextFullException(int wanted, int context) : Exception(
+public sealed class ContextFullException(long wanted, int context) : Exception(
     $"{wanted:N0} tokens are wanted, and the context holds {context:N0}: shorten the prompt, ask for fewer tokens, or open the model with a longer context")
 {
     /// <summary>Tokens that were wanted in all.</summary>
-    public int Wanted { get; } = wanted;
+    public long Wanted { get; } = wanted;
 
     /// <summary>Tokens that the context holds.</summary>
     public int Context { get; } = context;
@@ -64,7 +64,7 @@ public sealed class Session : IDisposable
     {
         (_model, ContextLength) = (model, contextLength);
         ModelConfig c = model.Config;
-        int pages = (contextLength + PageSize - 1) / PageSize;
+        int pages = (int)(((long)contextLength + PageSize - 1) / PageSize);
         ChunkSize = Math.Min(chunkSize, contextLength);
         _pool = new BlockPool(pages, PageSize);
         _table = new PageTable(_pool);
@@ -110,7 +110,7 @@ public sealed class Session : IDisposable
         parameters ??= new SamplingParameters();
         parameters.Validate(_model.Config.VocabularySize);
         CheckTokens(prompt.Span);
-        int wanted = checked(prompt.Length + (parameters.MaxTokens ?? 1));
+        long wanted = (long)prompt.Length + (parameters.MaxTokens ?? 1);
         return wanted <= ContextLength ? Generate(prompt, parameters, cancellationToken) : throw new ContextFullException(wanted, ContextLength);
     }
 
@@ -275,6 +275,7 @@ public sealed class Session : IDisposable
     // One step: the next tokens, and the logits of the last `rows` of them.
     private Tensor Advance(ReadOnlySpan<int> ids, int rows)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         int before = _computed.Count;
         _table.Append(ids.Length);
         try
@@ -301,7 +302,7 @@ public sealed class Session : IDisposable
             _computed.AddRange(ids);
             return logits;
         }
-        catch
+        catch when (!_disposed)
         {
             _table.Truncate(before);
             throw;

@@ -16,6 +16,7 @@ public readonly record struct ByteProgress(long Done, long Total);
 public static class RandomModel
 {
     private const int ChunkValues = 1 << 18;
+    private static readonly string[] SystemFolders = ["/dev/", "/proc/", "/sys/"];
 
     /// <summary>The types that matrices can be stored in.</summary>
     public static IReadOnlyList<TensorType> Types { get; } = [TensorType.F16, TensorType.Q8_0, TensorType.Q4_0];
@@ -42,10 +43,15 @@ public static class RandomModel
             throw new ArgumentException($"{TensorTypes.Name(type)} cannot be made; {string.Join(", ", Types.Select(TensorTypes.Name))} can", nameof(type));
         }
 
-        string partial = path + ".partial";
+        if (Directory.Exists(path) || IsSystems(path))
+        {
+            throw new IOException($"{path}: is a folder or a device: name a file");
+        }
+
+        string partial = $"{path}.{Environment.ProcessId}.partial";
         try
         {
-            using (FileStream stream = new(partial, FileMode.Create, FileAccess.Write, FileShare.None, 1))
+            using (FileStream stream = new(partial, FileMode.CreateNew, FileAccess.Write, FileShare.None, 1))
             {
                 Write(stream, shape, type, seed, progress, cancellation);
             }
@@ -57,6 +63,13 @@ public static class RandomModel
             File.Delete(partial);
             throw;
         }
+    }
+
+    // Where a rename would put a file in a device's place.
+    private static bool IsSystems(string path)
+    {
+        string full = Path.GetFullPath(path);
+        return !OperatingSystem.IsWindows() && SystemFolders.Any(root => full.StartsWith(root, StringComparison.Ordinal));
     }
 
     /// <summary>Writes a model to a stream, which need not seek.</summary>

@@ -102,11 +102,18 @@ struct embedding_args { view ids; const weight* table; float scale; view y; };
 struct gather_args { view x, rows, y; };
 struct rms_norm_args { view x, w; float eps; view y; };
 struct add_rms_norm_args { view x, residual, w; float eps; view y; };
-struct linear_args { view x; const weight* w; view bias, residual, y; };
+struct rms_norm_add_args { view x, w, residual; float eps; view y; };
+struct linear_args {
+  view x;
+  const weight* w;
+  view bias, residual, y;
+  float scale = 1, soft_cap = 0;  // scale is never 0
+};
 struct fused_qkv_args {
   view x, norm_weight;
   const weight *wq, *wk, *wv;
   view bias_q, bias_k, bias_v, norm_q, norm_k, inv_freq;
+  bool whole_row_norm;  // norm_q [H*D] and norm_k [Hkv*D], not [D]
   kv_view cache;
   const batch_view* batch;
   view q;
@@ -149,6 +156,7 @@ struct op_table {
   op<gather_args> gather;
   op<rms_norm_args> rms_norm;
   op<add_rms_norm_args> add_rms_norm;
+  op<rms_norm_add_args> rms_norm_add;
   op<linear_args> linear;
   op<fused_qkv_args> fused_qkv;
   op<rope_args> rope;

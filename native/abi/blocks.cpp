@@ -155,9 +155,8 @@ void dequantise_gptq_row(const sl_weight_source& s, int64_t n, float* out) {
   for (int64_t k = 0; k < s.cols; ++k) {
     const int64_t group = s.order != nullptr ? read<int32_t>(s.order + k) : k / s.group;
     const auto q = static_cast<int>(read<uint32_t>(data + (k / 8 * s.rows + n) * 4) >> (4 * (k % 8)) & 15);
-    // Stored minus one: a stored 15 is the zero point 16, not 0.
-    const auto z =
-        static_cast<int>(read<uint32_t>(zeros + (group * (s.rows / 8) + n / 8) * 4) >> (4 * (n % 8)) & 15) + 1;
+    const auto z = static_cast<int>(read<uint32_t>(zeros + (group * (s.rows / 8) + n / 8) * 4) >> (4 * (n % 8)) & 15) +
+                   zero_offset(s.encoding);
     out[k] = half_at(scales + (group * s.rows + n) * 2) * static_cast<float>(q - z);
   }
 }
@@ -202,6 +201,7 @@ void expect_bytes(const sl_weight_source& s, const char* what, const void* data,
 int64_t block_values(const sl_weight_source& source) {
   switch (source.encoding) {
     case SL_ENCODING_GPTQ4:
+    case SL_ENCODING_GPTQ4_V2:
     case SL_ENCODING_AWQ4:
     case SL_ENCODING_INT8: return source.group;
     default: return type_of(source.encoding).values;
@@ -211,8 +211,7 @@ int64_t block_values(const sl_weight_source& source) {
 int64_t block_bytes(sl_encoding encoding) { return type_of(encoding).bytes; }
 
 void check_weight_source(const sl_weight_source& s) {
-  const bool grouped =
-      s.encoding == SL_ENCODING_GPTQ4 || s.encoding == SL_ENCODING_AWQ4 || s.encoding == SL_ENCODING_INT8;
+  const bool grouped = is_gptq(s.encoding) || s.encoding == SL_ENCODING_AWQ4 || s.encoding == SL_ENCODING_INT8;
   const block_type type = type_of(s.encoding);
   if (!grouped && type.values == 0)
     throw error(SL_ERR_ARGUMENT, format("weight: encoding %d is not known", s.encoding));
@@ -229,14 +228,16 @@ void check_weight_source(const sl_weight_source& s) {
     if (data > INT64_MAX / s.rows) refuse(SL_ERR_SHAPE, s, "too large");
     data *= s.rows;
   } else {
-    if (s.group <= 0 || s.cols % s.group != 0) refuse(SL_ERR_SHAPE, s, format("group %d must divide cols", s.group));
+    if (s.group <= 0 || s.cols % s.group != 0)
+      refuse(SL_ERR_SHAPE, s,
+             format("group %d must be 1 or more and divide cols (a file's -1, one group a row, is given as cols)", s.group));
     const int64_t groups = s.cols / s.group;
     if (s.encoding == SL_ENCODING_INT8) {
       data = s.rows * s.cols;
       scales = s.rows * groups * 4;
     } else {
       if (s.rows % 8 != 0) refuse(SL_ERR_SHAPE, s, "rows must be a multiple of 8");
-      if (s.encoding == SL_ENCODING_GPTQ4 && s.cols % 8 != 0) refuse(SL_ERR_SHAPE, s, "cols must be a multiple of 8");
+      if (is_gptq(s.encoding) && s.cols % 8 != 0) refuse(SL_ERR_SHAPE, s, "cols must be a multiple of 8");
       data = s.cols * s.rows / 2;
       scales = groups * s.rows * 2;
       zeros = groups * (s.rows / 8) * 4;
@@ -249,7 +250,7 @@ void check_weight_source(const sl_weight_source& s) {
     expect_bytes(s, "order", s.order, s.order_bytes, 0);
     return;
   }
-  if (s.encoding != SL_ENCODING_GPTQ4) refuse(SL_ERR_ARGUMENT, s, "order is for GPTQ4 only");
+  if (!is_gptq(s.encoding)) refuse(SL_ERR_ARGUMENT, s, "order is for GPTQ4 and GPTQ4_V2 only");
   expect_bytes(s, "order", s.order, s.order_bytes, s.cols * 4);
   for (int64_t k = 0; k < s.cols; ++k) {
     const auto group = read<int32_t>(s.order + k);
@@ -273,7 +274,8 @@ void dequantise_rows(const sl_weight_source& s, int64_t first, int64_t count, fl
       case SL_ENCODING_BF16:
         for (int64_t k = 0; k < s.cols; ++k) out[k] = bf16_to_f32(read<uint16_t>(row + 2 * k));
         break;
-      case SL_ENCODING_GPTQ4: dequantise_gptq_row(s, n, out); break;
+      case SL_ENCODING_GPTQ4:
+      case SL_ENCODING_GPTQ4_V2: dequantise_gptq_row(s, n, out); break;
       case SL_ENCODING_AWQ4: dequantise_awq_row(s, n, out); break;
       case SL_ENCODING_INT8: dequantise_int8_row(s, n, out); break;
       default:

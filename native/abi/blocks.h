@@ -10,6 +10,12 @@ namespace sl {
 int64_t block_values(const sl_weight_source& source);
 int64_t block_bytes(sl_encoding encoding);
 
+// What stands between a zero point of GPTQ4 or AWQ4 and its four stored bits: 1 where it is stored minus one (so that a
+// stored 15 is the zero point 16), else 0.
+inline int zero_offset(sl_encoding encoding) { return encoding == SL_ENCODING_GPTQ4 ? 1 : 0; }
+
+inline bool is_gptq(sl_encoding encoding) { return encoding == SL_ENCODING_GPTQ4 || encoding == SL_ENCODING_GPTQ4_V2; }
+
 // Throws SL_ERR_ARGUMENT or SL_ERR_SHAPE unless every size in source fits, every pointer is there, and order is in range.
 void check_weight_source(const sl_weight_source& source);
 

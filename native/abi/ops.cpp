@@ -36,6 +36,10 @@ void require_finite_eps(float eps, const char* name) {
   if (!(eps >= 0.0f) || !std::isfinite(eps)) fail(SL_ERR_ARGUMENT, "%s is %g, expected 0 or more", name, static_cast<double>(eps));
 }
 
+void require_soft_cap(float cap) {
+  if (!(cap >= 0.0f) || !std::isfinite(cap)) fail(SL_ERR_ARGUMENT, "soft_cap is %g, expected 0 or more", static_cast<double>(cap));
+}
+
 constexpr uint32_t f32 = only(SL_DTYPE_F32), i32 = only(SL_DTYPE_I32), i64 = only(SL_DTYPE_I64);
 
 }  // namespace
@@ -95,6 +99,22 @@ sl_status sl_add_rms_norm(sl_stream* stream, const sl_tensor* x, const sl_tensor
   });
 }
 
+sl_status sl_rms_norm_add(sl_stream* stream, const sl_tensor* x, const sl_tensor* w, float eps, const sl_tensor* residual,
+                          const sl_tensor* y) {
+  return guard_stream("sl_rms_norm_add", stream, [&](sl_stream& s) {
+    checker c(s);
+    rms_norm_add_args a{};
+    a.x = c.tensor(x, "x", "[T,D]", {any, any}, activations);
+    a.w = c.tensor(w, "w", "[D]", {a.x.shape[1]}, f32_or(a.x));
+    a.residual = c.tensor(residual, "residual", "[T,D]", {a.x.shape[0], a.x.shape[1]}, only(a.x.dtype));
+    a.y = c.tensor(y, "y", "[T,D]", {a.x.shape[0], a.x.shape[1]}, only(a.x.dtype));
+    require_finite_eps(a.eps = eps, "eps");
+    c.apart_or_same(a.y, "y", a.x, "x");
+    c.apart_or_same(a.y, "y", a.residual, "residual");
+    if (a.x.shape[0] > 0 && a.x.shape[1] > 0) dispatch(s, &op_table::rms_norm_add, a);
+  });
+}
+
 sl_status sl_linear(sl_stream* stream, const sl_linear_args* args) {
   return guard_stream("sl_linear", stream, [&](sl_stream& s) {
     sl_linear_args g = checked_struct(args, "args");
@@ -107,9 +127,19 @@ sl_status sl_linear(sl_stream* stream, const sl_linear_args* args) {
     a.y = c.tensor(g.y, "y", "[T,N]", {rows, n}, f32_or(a.x));
     a.residual = c.optional(g.residual, "residual", "[T,N]", {rows, n}, only(a.y.dtype));
     c.apart(a.y, "y", a.x, "x");
+    if (!std::isfinite(g.scale)) fail(SL_ERR_ARGUMENT, "scale is not finite");
+    require_soft_cap(g.soft_cap);
+    a.scale = g.scale == 0.0f ? 1.0f : g.scale;
+    a.soft_cap = g.soft_cap;
     c.apart_or_same(a.y, "y", a.residual, "residual");
     if (rows > 0) dispatch(s, &op_table::linear, a);
   });
+}
+
+// QK-norm of whole rows, by the first of the two vectors whose length tells: with one head both kinds are the same.
+static bool whole_row_norm(const sl_fused_qkv_args& g, int64_t heads, int64_t dim, int64_t keys) {
+  if (g.norm_q != nullptr && heads * dim != dim) return g.norm_q->rank == 1 && g.norm_q->shape[0] == heads * dim;
+  return g.norm_k != nullptr && keys != dim && g.norm_k->rank == 1 && g.norm_k->shape[0] == keys;
 }
 
 sl_status sl_fused_qkv(sl_stream* stream, const sl_fused_qkv_args* args) {
@@ -133,8 +163,9 @@ sl_status sl_fused_qkv(sl_stream* stream, const sl_fused_qkv_args* args) {
     a.bias_q = c.optional(g.bias_q, "bias_q", "[H*D]", {heads * dim}, f32_or(a.x));
     a.bias_k = c.optional(g.bias_k, "bias_k", "[Hkv*D]", {keys}, f32_or(a.x));
     a.bias_v = c.optional(g.bias_v, "bias_v", "[Hkv*Dv]", {values}, f32_or(a.x));
-    a.norm_q = c.optional(g.norm_q, "norm_q", "[D]", {dim}, f32_or(a.x));
-    a.norm_k = c.optional(g.norm_k, "norm_k", "[D]", {dim}, f32_or(a.x));
+    a.whole_row_norm = whole_row_norm(g, heads, dim, keys);
+    a.norm_q = c.optional(g.norm_q, "norm_q", a.whole_row_norm ? "[H*D]" : "[D] (or [H*D])", {a.whole_row_norm ? heads * dim : dim}, f32_or(a.x));
+    a.norm_k = c.optional(g.norm_k, "norm_k", a.whole_row_norm ? "[Hkv*D]" : "[D] (or [Hkv*D], with a norm_q [H*D])", {a.whole_row_norm ? keys : dim}, f32_or(a.x));
     a.inv_freq = c.optional(g.inv_freq, "inv_freq", "[R/2]", {any}, f32);
     if (a.inv_freq && a.inv_freq.shape[0] * 2 > dim)
       fail(SL_ERR_SHAPE, "tensor 'inv_freq' has %lld pairs, a head has %lld dims", (long long)a.inv_freq.shape[0], (long long)dim);
@@ -199,7 +230,7 @@ static void attention(sl_stream& s, const sl_attention_args* args, op<attention_
   a.sinks = c.optional(g.sinks, "sinks", "[H]", {heads}, f32);
   a.alibi_slopes = c.optional(g.alibi_slopes, "alibi_slopes", "[H]", {heads}, f32);
   if (!std::isfinite(g.scale)) fail(SL_ERR_ARGUMENT, "scale is not finite");
-  if (!(g.soft_cap >= 0.0f) || !std::isfinite(g.soft_cap)) fail(SL_ERR_ARGUMENT, "soft_cap is %g, expected 0 or more", static_cast<double>(g.soft_cap));
+  require_soft_cap(g.soft_cap);
   if (g.window < 0) fail(SL_ERR_ARGUMENT, "window is %d, expected 0 or more", g.window);
   if (g.causal != 0 && g.causal != 1) fail(SL_ERR_ARGUMENT, "causal is %d, expected 0 or 1", g.causal);
   a.scale = g.scale == 0.0f ? 1.0f / std::sqrt(static_cast<float>(a.cache.key_dim)) : g.scale;

@@ -104,6 +104,7 @@ struct linear_output {
   row bias;  // data null: none
   const void* residual;
   int64_t residual_stride;
+  float scale = 1, soft_cap = 0;
 };
 void multiply(cpu_device& d, const linear_input& x, int64_t rows, const cpu_weight& w, const linear_output& out);
 

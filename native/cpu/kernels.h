@@ -30,7 +30,7 @@ enum class weight_format : int32_t {
   q4_half,
   q4_bias,
   q4_zero,
-  q4_super,  // Q4_0; Q4_1; GPTQ4, AWQ4; Q4_K
+  q4_super,  // Q4_0; Q4_1; GPTQ4 (both), AWQ4; Q4_K
   q5_half,
   q5_bias,
   q5_super,  // Q5_0; Q5_1; Q5_K
@@ -77,6 +77,7 @@ struct linear_task {
   const void* residual;  // of y's dtype, or null
   int64_t residual_stride;
   sl_dtype y_dtype, bias_dtype;
+  float scale, soft_cap;  // of what is summed, bias included; 0: no cap
 };
 
 // ---------------------------------------------------------------- attention
@@ -135,7 +136,8 @@ struct kernels {
   // Rows m .. m+R-1 of `rows`, x_stride bytes apart, into their tile; count a multiple of 32.
   int64_t (*row_tile)(int64_t left);  // R, where that many rows are left
   void (*pack_tile)(row x, int64_t x_stride, int64_t rows, int64_t tile, int64_t count, uint8_t* packed);
-  void (*rms_norm)(row x, row w, int64_t count, float eps, row y);
+  // y = the norm of x, plus residual where its data is not null.
+  void (*rms_norm)(row x, row w, int64_t count, float eps, row residual, row y);
   void (*add)(row x, row y, int64_t count);  // y += x
   void (*turn)(float* head, const float* cosines, const float* sines, int64_t pairs, sl_rope_kind kind);
   void (*gate)(sl_activation activation, row gate, row up, int64_t count, row y);

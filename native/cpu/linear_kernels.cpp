@@ -1,4 +1,4 @@
-// y[m,n] = sum_k x[m,k] w[n,k] + bias + residual, over panels of 16 rows of w.
+// y[m,n] = cap(scale * (sum_k x[m,k] w[n,k] + bias)) + residual, over panels of 16 rows of w.
 //
 // Quantised: a block's 32 products are summed in integers, exactly; each block's sum is scaled and added to the row's
 // f32 sum, block after block. Dense: f32 fused multiply-adds along k, in stretches of 256 whose sums are added up.
@@ -183,6 +183,8 @@ struct scales_super_signed {  // a scale each half block
 inline void finish_row(const linear_task& t, int64_t m, int64_t n, f32x16 sum) {
   const int64_t count = t.weight.rows - n;
   if (t.bias != nullptr) sum = sum + load_some(t.bias_dtype, t.bias, n, count);
+  if (t.scale != 1.0f) sum = set1(t.scale) * sum;
+  if (t.soft_cap > 0.0f) sum = set1(t.soft_cap) * tanh(sum / set1(t.soft_cap));
   if (t.residual != nullptr) sum = sum + load_some(t.y_dtype, t.residual, m * t.residual_stride + n, count);
   store_some(t.y_dtype, t.y, m * t.y_stride + n, count, sum);
 }

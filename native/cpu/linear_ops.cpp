@@ -85,6 +85,8 @@ void multiply(cpu_device& d, const linear_input& x, int64_t rows, const cpu_weig
   base.bias_dtype = out.bias.dtype;
   base.residual = out.residual;
   base.residual_stride = out.residual_stride;
+  base.scale = out.scale;
+  base.soft_cap = out.soft_cap;
 
   // Rows of x that stay in a core's second-level cache while the panels pass by.
   const int64_t row_bytes = w.cols * (w.quantised() ? 1 : 4);
@@ -111,15 +113,16 @@ namespace {
 
 const cpu_weight& packed(const weight* w) { return static_cast<const cpu_weight&>(*w); }
 
-linear_output output_of(const view& y, const view& bias, const view& residual) {
-  return {y.data, y.stride[0], y.dtype, row{bias.data, bias.dtype}, residual.data, residual ? residual.stride[0] : 0};
+linear_output output_of(const linear_args& a) {
+  return {a.y.data,        a.y.stride[0], a.y.dtype, row{a.bias.data, a.bias.dtype}, a.residual.data, a.residual ? a.residual.stride[0] : 0,
+          a.scale, a.soft_cap};
 }
 
 void linear(stream& s, const linear_args& a) {
   cpu_device& d = device_of(s);
   arena space(s.workspace);
   const linear_input x = prepare_input(d, a.x, packed(a.w), space);
-  multiply(d, x, a.x.shape[0], packed(a.w), output_of(a.y, a.bias, a.residual));
+  multiply(d, x, a.x.shape[0], packed(a.w), output_of(a));
 }
 
 uint64_t linear_workspace(const device&, const linear_args& a) {
@@ -185,7 +188,7 @@ void fused_qkv(stream& s, const fused_qkv_args& a) {
   const qkv_space own = take_qkv(d, a, space);
   if (a.norm_weight) {
     for_rows(d, T, C, [&](int64_t t, int) {
-      k.rms_norm(row_of(a.x, t), {a.norm_weight.data, a.norm_weight.dtype}, C, a.norm_eps, row_of(own.x, t));
+      k.rms_norm(row_of(a.x, t), {a.norm_weight.data, a.norm_weight.dtype}, C, a.norm_eps, row{}, row_of(own.x, t));
     });
   }
   const cpu_weight* weights[3] = {&packed(a.wq), &packed(a.wk), &packed(a.wv)};
@@ -206,9 +209,14 @@ void fused_qkv(stream& s, const fused_qkv_args& a) {
     float* cosines = own.cosines + thread * (pairs + 16);
     float* sines = own.sines + thread * (pairs + 16);
     if (pairs > 0 && !padding) rope_angles(a.inv_freq, plan.positions[t], a.rope_scale, cosines, sines);
+    const auto normalise = [&](float* from, int64_t count, const view& norm) {
+      const row values = {from, SL_DTYPE_F32};
+      k.rms_norm(values, {norm.data, norm.dtype}, count, a.qk_norm_eps, row{}, values);
+    };
+    if (a.norm_q && a.whole_row_norm) normalise(own.q + t * H * D, H * D, a.norm_q);
+    if (a.norm_k && a.whole_row_norm && !padding) normalise(own.k + t * Hkv * D, Hkv * D, a.norm_k);
     const auto shape_head = [&](float* head, const view& norm) {
-      const row values = {head, SL_DTYPE_F32};
-      if (norm) k.rms_norm(values, {norm.data, norm.dtype}, D, a.qk_norm_eps, values);
+      if (norm && !a.whole_row_norm) normalise(head, D, norm);
       if (pairs > 0 && !padding) k.turn(head, cosines, sines, pairs, a.rope_kind);
     };
     for (int64_t h = 0; h < H; ++h) {

@@ -42,7 +42,7 @@ void pack_tile(row x, int64_t x_stride, int64_t rows, int64_t tile, int64_t coun
   }
 }
 
-void rms_norm(row x, row w, int64_t count, float eps, row y) {
+void rms_norm(row x, row w, int64_t count, float eps, row residual, row y) {
   f32x16 squares[4] = {zero(), zero(), zero(), zero()};  // sixty-four sums: short chains and small errors
   for (int64_t i = 0; i < count; i += 64) {
     SL_UNROLL for (int part = 0; part < 4; ++part) {
@@ -56,7 +56,9 @@ void rms_norm(row x, row w, int64_t count, float eps, row y) {
   const f32x16 scale = set1(1.0f / sqrtf(mean + eps));
   for (int64_t i = 0; i < count; i += 16) {
     const f32x16 v = load_some(x.dtype, x.data, i, count - i), factor = load_some(w.dtype, w.data, i, count - i);
-    store_some(y.dtype, y.data, i, count - i, v * scale * factor);
+    f32x16 result = v * scale * factor;
+    if (residual.data != nullptr) result = load_some(residual.dtype, residual.data, i, count - i) + result;
+    store_some(y.dtype, y.data, i, count - i, result);
   }
 }
 

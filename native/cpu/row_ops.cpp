@@ -46,7 +46,7 @@ void gather(stream& s, const gather_args& a) {
 void rms_norm(stream& s, const rms_norm_args& a) {
   cpu_device& d = device_of(s);
   for_rows(d, a.x.shape[0], a.x.shape[1], [&](int64_t t, int) {
-    d.kernel.rms_norm(row_of(a.x, t), vector_of(a.w), a.x.shape[1], a.eps, row_of(a.y, t));
+    d.kernel.rms_norm(row_of(a.x, t), vector_of(a.w), a.x.shape[1], a.eps, row{}, row_of(a.y, t));
   });
 }
 
@@ -54,7 +54,14 @@ void add_rms_norm(stream& s, const add_rms_norm_args& a) {
   cpu_device& d = device_of(s);
   for_rows(d, a.x.shape[0], 2 * a.x.shape[1], [&](int64_t t, int) {
     d.kernel.add(row_of(a.x, t), row_of(a.residual, t), a.x.shape[1]);
-    d.kernel.rms_norm(row_of(a.residual, t), vector_of(a.w), a.x.shape[1], a.eps, row_of(a.y, t));
+    d.kernel.rms_norm(row_of(a.residual, t), vector_of(a.w), a.x.shape[1], a.eps, row{}, row_of(a.y, t));
+  });
+}
+
+void rms_norm_add(stream& s, const rms_norm_add_args& a) {
+  cpu_device& d = device_of(s);
+  for_rows(d, a.x.shape[0], a.x.shape[1], [&](int64_t t, int) {
+    d.kernel.rms_norm(row_of(a.x, t), vector_of(a.w), a.x.shape[1], a.eps, row_of(a.residual, t), row_of(a.y, t));
   });
 }
 
@@ -126,6 +133,7 @@ void register_row_ops(op_table& table) {
   table.gather.run = gather;
   table.rms_norm.run = rms_norm;
   table.add_rms_norm.run = add_rms_norm;
+  table.rms_norm_add.run = rms_norm_add;
   table.rope = {rope, rope_workspace};
   table.gated_activation.run = gated_activation;
   table.merge_states.run = merge_states;

@@ -87,7 +87,7 @@ void read_grouped(const sl_weight_source& s, const std::vector<int32_t>& order, 
   const auto column_shift = static_cast<uint32_t>(4 * (awq ? kAwqNibble[n % 8] : n % 8));
   out.scale = half_bits(scales + (group * s.rows + n) * 2);
   const uint32_t stored = word(zeros + (group * (s.rows / 8) + n / 8) * 4) >> column_shift & 15;
-  out.zero = static_cast<uint8_t>(stored + (awq ? 0 : 1));  // GPTQ stores it minus one
+  out.zero = static_cast<uint8_t>(stored + static_cast<uint32_t>(zero_offset(s.encoding)));
   for (int j = 0; j < 32; ++j) {
     const int64_t k = order.empty() ? block * kBlock + j : order[static_cast<size_t>(block * kBlock + j)];
     const uint32_t bits = awq ? word(data + (k * (s.rows / 8) + n / 8) * 4) >> column_shift
@@ -239,6 +239,7 @@ weight_format format_of(const sl_weight_source& s) {
     case SL_ENCODING_Q5_K: return weight_format::q5_super;
     case SL_ENCODING_Q6_K: return weight_format::q6_super;
     case SL_ENCODING_GPTQ4:
+    case SL_ENCODING_GPTQ4_V2:
     case SL_ENCODING_AWQ4: return s.group % kBlock == 0 ? weight_format::q4_zero : weight_format::f32;
     case SL_ENCODING_INT8: return s.group % kBlock == 0 ? weight_format::q8_full : weight_format::f32;
     default: return weight_format::f32;

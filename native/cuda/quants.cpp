@@ -79,7 +79,7 @@ void row_quants::read_gptq(const sl_weight_source& s, int64_t n) {
   for (int64_t g = 0; g < s.cols / s.group; g++) {
     scale[size_t(g)] = half_at(static_cast<const uint8_t*>(s.scales) + (g * s.rows + n) * 2);
     const auto zeros = read_as<uint32_t>(static_cast<const uint8_t*>(s.zeros) + (g * (s.rows / 8) + n / 8) * 4);
-    second[size_t(g)] = float(int(zeros >> (4 * (n % 8)) & 15) + 1);  // stored minus one
+    second[size_t(g)] = float(int(zeros >> (4 * (n % 8)) & 15) + zero_offset(s.encoding));
   }
 }
 
@@ -101,7 +101,8 @@ void row_quants::read(const sl_weight_source& s, int64_t n, int group) {
   second.assign(size_t(s.cols / group), 0);
   const auto* data = static_cast<const uint8_t*>(s.data);
   switch (s.encoding) {
-    case SL_ENCODING_GPTQ4: return read_gptq(s, n);
+    case SL_ENCODING_GPTQ4:
+    case SL_ENCODING_GPTQ4_V2: return read_gptq(s, n);
     case SL_ENCODING_AWQ4: return read_awq(s, n);
     case SL_ENCODING_INT8:
       for (int64_t k = 0; k < s.cols; k++) q[size_t(k)] = int8_t(data[n * s.cols + k]);

@@ -23,6 +23,7 @@ const op_table& op_table_of_kernels() {
     put<gather_cuda>(t.gather);
     put<rms_norm_cuda>(t.rms_norm);
     put<add_rms_norm_cuda>(t.add_rms_norm);
+    put<rms_norm_add_cuda>(t.rms_norm_add);
     put<linear_cuda>(t.linear);
     put<fused_qkv_cuda>(t.fused_qkv);
     put<rope_cuda>(t.rope);

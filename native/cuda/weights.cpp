@@ -48,6 +48,7 @@ plan plan_of(const sl_weight_source& s) {
     case SL_ENCODING_Q4_1: return {storage::int4_bias, 32};
     case SL_ENCODING_Q4_K: return {storage::int4_wide, 32};
     case SL_ENCODING_GPTQ4:
+    case SL_ENCODING_GPTQ4_V2:
     case SL_ENCODING_AWQ4:
       if (s.group % 8 == 0 && in_order(s)) return {storage::int4_zero, s.group};
       return {storage::f32, 1};  // groups across a word, or rows out of order

@@ -60,7 +60,7 @@ extern "C" {
 
 enum sl_constants {
   SL_VERSION_MAJOR = 0,     /* changes when a caller must be rebuilt */
-  SL_VERSION_MINOR = 1,     /* grows when something is added */
+  SL_VERSION_MINOR = 2,     /* grows when something is added */
   SL_ATTENTION_CHUNK = 256, /* keys; shared prefixes begin and end at its multiples */
   SL_MAX_RANK = 4           /* dimensions of a tensor at most */
 };
@@ -268,7 +268,8 @@ enum sl_encoding_values {
   SL_ENCODING_Q6_K = 10,
   SL_ENCODING_GPTQ4 = 11, /* data i32 [K/8, N], scales f16 [K/group, N], zeros i32 [K/group, N/8] (stored minus one), order i32 [K] or null */
   SL_ENCODING_AWQ4 = 12,  /* data i32 [K, N/8] interleaved, scales f16 [K/group, N], zeros i32 [K/group, N/8] */
-  SL_ENCODING_INT8 = 13   /* data i8 [N, K], scales f32 [N, K/group] */
+  SL_ENCODING_INT8 = 13,  /* data i8 [N, K], scales f32 [N, K/group] */
+  SL_ENCODING_GPTQ4_V2 = 14 /* as GPTQ4, the zeros stored as they are (checkpoint_format "gptq_v2") */
 };
 
 typedef struct sl_weight_source {
@@ -276,7 +277,7 @@ typedef struct sl_weight_source {
   sl_encoding encoding;
   int64_t rows;  /* N: outputs */
   int64_t cols;  /* K: inputs; a multiple of the encoding's block */
-  int32_t group; /* GPTQ4, AWQ4, INT8: inputs that share a scale; else 0 */
+  int32_t group; /* GPTQ4, AWQ4, INT8: inputs that share a scale, dividing K (K itself: one scale a row); else 0 */
   int32_t reserved;
   const void* data;
   uint64_t data_bytes; /* exactly what the encoding needs */
@@ -284,7 +285,7 @@ typedef struct sl_weight_source {
   uint64_t scales_bytes;
   const void* zeros;
   uint64_t zeros_bytes;
-  const int32_t* order; /* GPTQ4 with act order: the group of each input */
+  const int32_t* order; /* GPTQ4 and GPTQ4_V2 with act order: the group of each input */
   uint64_t order_bytes;
 } sl_weight_source;
 
@@ -410,22 +411,29 @@ SL_API sl_status sl_gather(sl_stream* stream, const sl_tensor* x, const sl_tenso
    x, y [T,D], w [D]. y may be x.   Rounded: y; all else f32.   Source: Zhang and Sennrich 2019. */
 SL_API sl_status sl_rms_norm(sl_stream* stream, const sl_tensor* x, const sl_tensor* w, float eps, const sl_tensor* y);
 
-/* residual += x; y = rms_norm(residual, w).   x, residual, y [T,D], w [D]. y may be x.
+/* residual += x; y = rms_norm(residual, w).   x, residual, y [T,D], w [D]. y may be x; residual may be F32 for any x.
    Rounded: residual, then y from the unrounded sum or the rounded one. */
 SL_API sl_status sl_add_rms_norm(sl_stream* stream, const sl_tensor* x, const sl_tensor* residual, const sl_tensor* w,
                                  float eps, const sl_tensor* y);
 
+/* y = residual + rms_norm(x, w): the norm after a block (Gemma 2, OLMo 2).   x, residual, y [T,D], w [D]. y may be residual
+   or x.   Rounded: y. */
+SL_API sl_status sl_rms_norm_add(sl_stream* stream, const sl_tensor* x, const sl_tensor* w, float eps,
+                                 const sl_tensor* residual, const sl_tensor* y);
+
 typedef struct sl_linear_args {
   uint32_t size;
-  uint32_t reserved;
+  float scale;               /* 0: 1 */
   const sl_tensor* x;        /* [T,K] */
   sl_weight* weight;         /* [N,K] */
   const sl_tensor* bias;     /* [N], or null */
   const sl_tensor* residual; /* [T,N], or null; may be y */
   const sl_tensor* y;        /* [T,N]; may be F32 for any x */
+  float soft_cap;            /* 0: none */
+  uint32_t reserved;
 } sl_linear_args;
 
-/* y = x * weight^T + bias + residual.
+/* v = scale * (x * weight^T + bias); with soft_cap v = soft_cap * tanh(v / soft_cap); y = v + residual.
    Rounded: y. For F16 and BF16 weights x may be rounded to the weight's type first; for quantised weights x may be
    rounded to int8 by blocks of 32 along K (scale = the block's largest magnitude / 127), and the products of a block
    are then exact; with F16 or BF16 activations the dequantised weight may be rounded to x's type. Sums in f32. */
@@ -448,8 +456,8 @@ typedef struct sl_fused_qkv_args {
   const sl_tensor* bias_q;      /* [H*D], or null */
   const sl_tensor* bias_k;
   const sl_tensor* bias_v;
-  const sl_tensor* norm_q;      /* [D]: RMSNorm of each head of q (QK-norm), or null */
-  const sl_tensor* norm_k;
+  const sl_tensor* norm_q;      /* QK-norm, or null. [D]: RMSNorm of each head of q; [H*D]: of the whole row */
+  const sl_tensor* norm_k;      /* [D] or [Hkv*D]; of norm_q's kind where both are there */
   const sl_tensor* inv_freq;    /* F32 [R/2], R <= D even: the first R dims of a head turn; null: no RoPE */
   sl_kv_cache* cache;
   sl_batch* batch;

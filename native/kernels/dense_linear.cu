@@ -1,4 +1,4 @@
-// dense_linear: y[t,n] = sum_k x[t,k] * w[n,k] + bias[n] + residual[t,n]
+// dense_linear: y[t,n] = cap(scale * (sum_k x[t,k] * w[n,k] + bias[n])) + residual[t,n]
 // x [T,K], w [N,K] row-major, each in {f32,f16,bf16}; any K
 // grid (N / 4, T / M)   block 128: a warp for a row of w and M rows of x
 // moves N*K*sizeof(w) bytes: bound by memory for M = 1; sums in f32. Correct for many rows, not made for them.

@@ -1,4 +1,4 @@
-// What follows a dot product: y[t,n] = sum + bias[n] + residual[t,n], by the one lane that holds the sum.
+// What follows a dot product: y[t,n] = cap(scale * (sum + bias[n])) + residual[t,n], by the one lane that holds the sum.
 #pragma once
 
 #include "vec.cuh"
@@ -12,9 +12,12 @@ struct epilogue {
   either<T> bias;          // [N]
   either<T> residual;      // [T,N]
   long long y_stride, residual_stride;
+  float scale, soft_cap;   // cap(v) = soft_cap * tanh(v / soft_cap), or v where it is 0
 
   __device__ __forceinline__ void put(long long t, long long n, float sum) const {
     if (bias.present()) sum += bias.at(n);
+    sum *= scale;
+    if (soft_cap > 0.0f) sum = soft_cap * tanhf(sum / soft_cap);
     if (residual.present()) sum += residual.at(t * residual_stride + n);
     y.put(t * y_stride + n, sum);
   }

@@ -126,11 +126,14 @@ void fused_qkv_cuda(stream& s, const fused_qkv_args& a) {
   linear_cuda(s, {x, a.wk, a.bias_k, view(), k});
   linear_cuda(s, {x, a.wv, a.bias_v, view(), v});
 
+  if (a.whole_row_norm && a.norm_q) rms_norm_cuda(s, {q, a.norm_q, a.qk_norm_eps, q});
+  if (a.whole_row_norm && a.norm_k) rms_norm_cuda(s, {k, a.norm_k, a.qk_norm_eps, k});
+
   head_jobs jobs{};
   jobs.q = job_of(heads_of(q, a.q.shape[1]), a.q, true);
-  jobs.q.norm = input_of(a.norm_q);
+  if (!a.whole_row_norm) jobs.q.norm = input_of(a.norm_q);
   jobs.k = append_job(heads_of(k, a.cache.kv_heads), a.cache, a.layer, true);
-  jobs.k.norm = input_of(a.norm_k);
+  if (!a.whole_row_norm) jobs.k.norm = input_of(a.norm_k);
   jobs.v = append_job(heads_of(v, a.cache.kv_heads), a.cache, a.layer, false);
   start(s, jobs, rotation_of(a.inv_freq, a.batch->device.positions, a.rope_scale, a.rope_kind), plan_of(*a.batch),
         shape_of(a.cache), T, true, a.qk_norm_eps);

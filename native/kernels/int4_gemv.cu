@@ -1,4 +1,4 @@
-// int4_gemv: y[t,n] = sum_k x[t,k] * w[n,k] + bias[n] + residual[t,n]
+// int4_gemv: y[t,n] = cap(scale * (sum_k x[t,k] * w[n,k] + bias[n])) + residual[t,n]
 // x [T,K] in {f32,f16,bf16}   w [N,K] 4 bits in the layout of int4.cuh, a scale and a zero or bias by group along K
 // grid (N / (4 * Rows), T / M)   block 128: a warp for Rows rows of w and M rows of x   no shared memory
 // moves N*K/2 bytes of w and N*K/group scales: bound by memory for M = 1; sums in f32

@@ -1,4 +1,4 @@
-// int8_gemv: y[t,n] = sum_k x[t,k] * (scale * q[n,k] + bias) + bias[n] + residual[t,n], scale and bias by group along K
+// int8_gemv: y[t,n] = sum_k x[t,k] * (scale * q[n,k] + bias), scale and bias by group along K, then the epilogue
 // x [T,K] in {f32,f16,bf16}   q [N,K] signed bytes; K and the group are multiples of 16
 // grid (N / 4, T / M)   block 128: a warp for a row of w and M rows of x
 // moves N*K bytes of w: bound by memory for M = 1; sums in f32

@@ -1,4 +1,4 @@
-// linear: y = x * w^T + bias + residual, by the kernel that reads the weight's storage.
+// linear: y = cap(scale * (x * w^T + bias)) + residual, by the kernel that reads the weight's storage.
 #include "linear.h"
 
 #include "ops.h"

@@ -1,4 +1,4 @@
-// y = x * w^T + bias + residual, by the kernel of the weight's storage. Each takes any number of rows, in tiles of up to
+// y = cap(scale * (x * w^T + bias)) + residual, by the kernel of the weight's storage. Each takes any number of rows, in tiles of up to
 // 16: made for few of them.
 #pragma once
 

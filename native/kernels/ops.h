@@ -10,6 +10,7 @@ void embedding_cuda(stream&, const embedding_args&);
 void gather_cuda(stream&, const gather_args&);
 void rms_norm_cuda(stream&, const rms_norm_args&);
 void add_rms_norm_cuda(stream&, const add_rms_norm_args&);
+void rms_norm_add_cuda(stream&, const rms_norm_add_args&);
 void linear_cuda(stream&, const linear_args&);
 void fused_qkv_cuda(stream&, const fused_qkv_args&);
 void rope_cuda(stream&, const rope_args&);

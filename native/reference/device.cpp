@@ -84,6 +84,7 @@ op_table make_table() {
   t.gather.run = gather<Real>;
   t.rms_norm.run = rms_norm<Real>;
   t.add_rms_norm.run = add_rms_norm<Real>;
+  t.rms_norm_add.run = rms_norm_add<Real>;
   t.linear.run = linear<Real>;
   t.fused_qkv.run = fused_qkv<Real>;
   t.rope.run = rope<Real>;

@@ -63,6 +63,17 @@ void add_rms_norm(stream&, const add_rms_norm_args& a) {
 }
 
 template <typename Real>
+void rms_norm_add(stream&, const rms_norm_add_args& a) {
+  const int64_t count = a.x.shape[1];
+  std::vector<Real> row(static_cast<size_t>(count));
+  for (int64_t t = 0; t < a.x.shape[0]; ++t) {
+    for (int64_t d = 0; d < count; ++d) row[d] = load(a.x, t, d);
+    normalise(row.data(), count, a.w, a.eps);
+    for (int64_t d = 0; d < count; ++d) store(a.y, t, d, static_cast<Real>(load(a.residual, t, d)) + row[d]);
+  }
+}
+
+template <typename Real>
 void turn(Real* head, const view& inv_freq, int64_t position, float scale, sl_rope_kind kind) {
   const int64_t pairs = inv_freq.shape[0];
   for (int64_t i = 0; i < pairs; ++i) {
@@ -139,6 +150,7 @@ void merge_states(stream&, const merge_states_args& a) {
 SL_INSTANTIATE(gather)
 SL_INSTANTIATE(rms_norm)
 SL_INSTANTIATE(add_rms_norm)
+SL_INSTANTIATE(rms_norm_add)
 SL_INSTANTIATE(rope)
 SL_INSTANTIATE(gated_activation)
 SL_INSTANTIATE(merge_states)

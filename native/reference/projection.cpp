@@ -91,9 +91,14 @@ template <typename Real>
 void linear(stream&, const linear_args& a) {
   const int64_t count = a.x.shape[0], N = a.w->rows;
   const std::vector<Real> y = project(rows_of<Real>(a.x), count, a.w, a.bias);
-  for (int64_t t = 0; t < count; ++t)
-    for (int64_t n = 0; n < N; ++n)
-      store(a.y, t, n, y[t * N + n] + (a.residual ? static_cast<Real>(load(a.residual, t, n)) : 0));
+  const auto cap = static_cast<Real>(a.soft_cap);
+  for (int64_t t = 0; t < count; ++t) {
+    for (int64_t n = 0; n < N; ++n) {
+      Real v = static_cast<Real>(a.scale) * y[t * N + n];
+      if (cap > 0) v = cap * std::tanh(v / cap);
+      store(a.y, t, n, v + (a.residual ? static_cast<Real>(load(a.residual, t, n)) : 0));
+    }
+  }
 }
 
 template <typename Real>
@@ -112,17 +117,19 @@ void fused_qkv(stream&, const fused_qkv_args& a) {
 
   std::vector<float> key(static_cast<size_t>(D)), value(static_cast<size_t>(Dv));
   for (int64_t t = 0; t < count; ++t) {
-    const bool padding = t >= plan.header->num_tokens;
+    const bool padding = t >= plan.header->num_tokens, heads_alone = !a.whole_row_norm;
+    if (a.norm_q && !heads_alone) normalise(q.data() + t * H * D, H * D, a.norm_q, a.qk_norm_eps);
+    if (a.norm_k && !heads_alone) normalise(k.data() + t * Hkv * D, Hkv * D, a.norm_k, a.qk_norm_eps);
     for (int64_t h = 0; h < H; ++h) {
       Real* head = q.data() + (t * H + h) * D;
-      if (a.norm_q) normalise(head, D, a.norm_q, a.qk_norm_eps);
+      if (a.norm_q && heads_alone) normalise(head, D, a.norm_q, a.qk_norm_eps);
       if (a.inv_freq && !padding) turn(head, a.inv_freq, plan.positions[t], a.rope_scale, a.rope_kind);
       for (int64_t d = 0; d < D; ++d) store(a.q, t, h, d, head[d]);
     }
     if (padding) continue;
     for (int64_t h = 0; h < Hkv; ++h) {
       Real* head = k.data() + (t * Hkv + h) * D;
-      if (a.norm_k) normalise(head, D, a.norm_k, a.qk_norm_eps);
+      if (a.norm_k && heads_alone) normalise(head, D, a.norm_k, a.qk_norm_eps);
       if (a.inv_freq) turn(head, a.inv_freq, plan.positions[t], a.rope_scale, a.rope_kind);
       for (int64_t d = 0; d < D; ++d) key[d] = static_cast<float>(head[d]);
       for (int64_t d = 0; d < Dv; ++d) value[d] = static_cast<float>(v[(t * Hkv + h) * Dv + d]);

@@ -74,6 +74,8 @@ void rms_norm(stream&, const rms_norm_args& a);
 template <typename Real>
 void add_rms_norm(stream&, const add_rms_norm_args& a);
 template <typename Real>
+void rms_norm_add(stream&, const rms_norm_add_args& a);
+template <typename Real>
 void linear(stream&, const linear_args& a);
 template <typename Real>
 void fused_qkv(stream&, const fused_qkv_args& a);

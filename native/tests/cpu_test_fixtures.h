@@ -12,7 +12,8 @@ struct source {
 };
 
 inline const char* const kEncodings[] = {"f32",  "f16",  "bf16", "q4_0", "q4_1",  "q5_0", "q5_1",
-                                         "q8_0", "q4_k", "q5_k", "q6_k", "gptq4", "awq4", "int8"};
+                                         "q8_0", "q4_k", "q5_k", "q6_k", "gptq4", "awq4", "int8",
+                                         "gptq4_v2"};
 
 // Random blocks: any bits are values, but scales are small f16 numbers.
 inline source random_source_of(random_source& r, sl_encoding encoding, int64_t N, int64_t K, int32_t group = 0,
@@ -65,6 +66,7 @@ inline source random_source_of(random_source& r, sl_encoding encoding, int64_t N
       w.scales.resize(static_cast<size_t>(N * groups * 2));
       for (int64_t i = 0; i < N * groups; ++i) half(w.scales, 2 * i);
       fill(w.zeros, groups * N / 2);
+      for (int64_t i = 0; i < groups; ++i) w.zeros[static_cast<size_t>(i * N / 2)] |= 15;  // stored 15: 16 in GPTQ4
       if (act_order) {
         for (int64_t k = 0; k < K; ++k) w.order.push_back(static_cast<int32_t>(k / group));
         for (int64_t k = K - 1; k > 0; --k)

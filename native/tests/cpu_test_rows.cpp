@@ -20,6 +20,14 @@ void test_rows() {
         MUST(sl_add_rms_norm(m.stream, a.get(), c.get(), b.get(), 1e-5f, y.get()));
         return std::vector<tensor>{c, y};
       });
+      const tensor same_dtype = random_tensor(r, dtype, {5, D});
+      compare("rms_norm_add " + name, [&](machine& m) {
+        tensor a = x, b = w, c = same_dtype, y(dtype, {5, D}), into_x = x, into_residual = same_dtype;
+        MUST(sl_rms_norm_add(m.stream, a.get(), b.get(), 1e-5f, c.get(), y.get()));
+        MUST(sl_rms_norm_add(m.stream, into_x.get(), b.get(), 1e-5f, c.get(), into_x.get()));
+        MUST(sl_rms_norm_add(m.stream, a.get(), b.get(), 1e-5f, into_residual.get(), into_residual.get()));
+        return std::vector<tensor>{y, into_x, into_residual};
+      });
       for (int activation = 0; activation <= SL_ACTIVATION_RELU; ++activation) {
         tensor gate = random_tensor(r, dtype, {5, D}, 12);
         gate.set(0, 100);

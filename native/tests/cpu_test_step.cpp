@@ -9,7 +9,8 @@ namespace {
 struct qkv_case {
   sl_encoding q, k, v;
   sl_dtype dtype;
-  bool norm, bias, qk_norm;
+  bool norm, bias;
+  enum { none, heads, rows } qk_norm;
   sl_rope_kind rope;
 };
 
@@ -24,7 +25,8 @@ std::vector<tensor> qkv(machine& m, const qkv_case& c, int32_t tokens, sl_graph*
   scene s(m, shape, {{tokens, tokens + 40}, {1, 33}});
   tensor x = random_tensor(r, c.dtype, {tokens + 3, C}), norm = random_tensor(r, SL_DTYPE_F32, {C}),
          bias_q = random_tensor(r, c.dtype, {192}), bias_kv = random_tensor(r, SL_DTYPE_F32, {64}),
-         qk_norm = random_tensor(r, SL_DTYPE_F32, {32}), q(c.dtype, {tokens + 3, 6, 32}),
+         norm_q = random_tensor(r, SL_DTYPE_F32, {c.qk_norm == c.rows ? 192 : 32}),
+         norm_k = random_tensor(r, SL_DTYPE_F32, {c.qk_norm == c.rows ? 64 : 32}), q(c.dtype, {tokens + 3, 6, 32}),
          o(c.dtype, {tokens + 3, 6, 32});
   std::vector<float> freq;
   for (int i = 0; i < 12; ++i) freq.push_back(std::pow(10000.0f, -static_cast<float>(i) / 12));
@@ -40,8 +42,8 @@ std::vector<tensor> qkv(machine& m, const qkv_case& c, int32_t tokens, sl_graph*
   a.bias_q = c.bias ? bias_q.get() : nullptr;
   a.bias_k = c.bias ? bias_kv.get() : nullptr;
   a.bias_v = c.bias ? bias_kv.get() : nullptr;
-  a.norm_q = c.qk_norm ? qk_norm.get() : nullptr;
-  a.norm_k = c.qk_norm ? qk_norm.get() : nullptr;
+  a.norm_q = c.qk_norm != c.none ? norm_q.get() : nullptr;
+  a.norm_k = c.qk_norm != c.none ? norm_k.get() : nullptr;
   a.inv_freq = inv_freq.get();
   a.cache = s.cache;
   a.batch = s.batch;
@@ -77,10 +79,11 @@ std::vector<tensor> qkv(machine& m, const qkv_case& c, int32_t tokens, sl_graph*
 }
 
 const qkv_case qkv_cases[] = {
-    {SL_ENCODING_F32, SL_ENCODING_F32, SL_ENCODING_F32, SL_DTYPE_F32, true, true, true, SL_ROPE_HALF},
-    {SL_ENCODING_Q4_K, SL_ENCODING_Q4_K, SL_ENCODING_Q6_K, SL_DTYPE_F32, true, false, false, SL_ROPE_INTERLEAVED},
-    {SL_ENCODING_GPTQ4, SL_ENCODING_F16, SL_ENCODING_Q8_0, SL_DTYPE_F16, false, true, true, SL_ROPE_HALF},
-    {SL_ENCODING_BF16, SL_ENCODING_BF16, SL_ENCODING_BF16, SL_DTYPE_BF16, true, true, false, SL_ROPE_HALF},
+    {SL_ENCODING_F32, SL_ENCODING_F32, SL_ENCODING_F32, SL_DTYPE_F32, true, true, qkv_case::heads, SL_ROPE_HALF},
+    {SL_ENCODING_Q4_K, SL_ENCODING_Q4_K, SL_ENCODING_Q6_K, SL_DTYPE_F32, true, false, qkv_case::rows, SL_ROPE_INTERLEAVED},
+    {SL_ENCODING_GPTQ4, SL_ENCODING_F16, SL_ENCODING_Q8_0, SL_DTYPE_F16, false, true, qkv_case::heads, SL_ROPE_HALF},
+    {SL_ENCODING_Q4_0, SL_ENCODING_GPTQ4_V2, SL_ENCODING_F32, SL_DTYPE_BF16, false, false, qkv_case::rows, SL_ROPE_HALF},
+    {SL_ENCODING_BF16, SL_ENCODING_BF16, SL_ENCODING_BF16, SL_DTYPE_BF16, true, true, qkv_case::none, SL_ROPE_HALF},
 };
 
 }  // namespace

@@ -3,7 +3,8 @@
 
 namespace test {
 
-static tensor linear(machine& m, sl_weight* w, tensor x, tensor bias, tensor residual, sl_dtype y_dtype, int64_t N) {
+static tensor linear(machine& m, sl_weight* w, tensor x, tensor bias, tensor residual, sl_dtype y_dtype, int64_t N,
+                     float scale = 0, float soft_cap = 0) {
   tensor y(y_dtype, {x.t.shape[0], N});
   sl_linear_args a{};
   a.size = sizeof a;
@@ -12,6 +13,8 @@ static tensor linear(machine& m, sl_weight* w, tensor x, tensor bias, tensor res
   a.bias = bias.get();
   a.residual = residual.get();
   a.y = y.get();
+  a.scale = scale;
+  a.soft_cap = soft_cap;
   MUST(sl_linear(m.stream, &a));
   return y;
 }
@@ -24,9 +27,10 @@ void test_weights() {
   };
   std::vector<variant> variants;
   for (int e = SL_ENCODING_F32; e <= SL_ENCODING_Q6_K; ++e) variants.push_back({e, 0, false});
-  for (int32_t group : {16, 32, 128}) {
+  for (int32_t group : {16, 24, 32, 128, 384}) {
     variants.push_back({SL_ENCODING_GPTQ4, group, false});
     variants.push_back({SL_ENCODING_GPTQ4, group, true});
+    variants.push_back({SL_ENCODING_GPTQ4_V2, group, group == 128});
     variants.push_back({SL_ENCODING_AWQ4, group, false});
     variants.push_back({SL_ENCODING_INT8, group, false});
   }
@@ -48,20 +52,21 @@ void test_weights() {
       const tensor residual = T == 64 ? random_tensor(r, y_dtype, {T, N}) : tensor();
       compare("linear " + name + " T " + std::to_string(T), [&](machine& m) {
         weight w(m, s);
-        return std::vector<tensor>{linear(m, w.w, x, bias, residual, y_dtype, N)};
+        return std::vector<tensor>{linear(m, w.w, x, bias, residual, y_dtype, N),
+                                   linear(m, w.w, x, bias, residual, y_dtype, N, 0.37f, T == 7 ? 0.0f : 3.0f)};
       });
     }
     // A row's result is the same to the bit whatever the number of rows.
     const tensor many = random_tensor(r, SL_DTYPE_F32, {512, K});
     for (auto& m : cpus) {
       weight w(*m, s);
-      const tensor all = linear(*m, w.w, many, {}, {}, SL_DTYPE_F32, N);
+      const tensor all = linear(*m, w.w, many, {}, {}, SL_DTYPE_F32, N, 0.7f, 5);
       bool same = true;
       for (int64_t T : {1, 2, 3, 5, 7, 16, 64}) {
         const int64_t from = T * 5;
         tensor some(SL_DTYPE_F32, {T, K});
         std::memcpy(some.as<float>(), const_cast<tensor&>(many).as<float>() + from * K, static_cast<size_t>(T * K * 4));
-        tensor y = linear(*m, w.w, some, {}, {}, SL_DTYPE_F32, N);
+        tensor y = linear(*m, w.w, some, {}, {}, SL_DTYPE_F32, N, 0.7f, 5);
         same = same && std::memcmp(y.as<float>(), const_cast<tensor&>(all).as<float>() + from * N,
                                    static_cast<size_t>(T * N * 4)) == 0;
       }

@@ -221,8 +221,10 @@ static sl_status execute(run* r) {
   if (strcmp(op, "rms_norm") == 0) return sl_rms_norm(s, tensor(r, "x"), tensor(r, "w"), (float)scalar(r, "eps"), tensor(r, "y"));
   if (strcmp(op, "add_rms_norm") == 0)
     return sl_add_rms_norm(s, tensor(r, "x"), tensor(r, "residual"), tensor(r, "w"), (float)scalar(r, "eps"), tensor(r, "y"));
+  if (strcmp(op, "rms_norm_add") == 0)
+    return sl_rms_norm_add(s, tensor(r, "x"), tensor(r, "w"), (float)scalar(r, "eps"), tensor(r, "residual"), tensor(r, "y"));
   if (strcmp(op, "linear") == 0) {
-    sl_linear_args a = {.size = sizeof a, .x = tensor(r, "x"), .weight = weight(r, "w"), .bias = tensor(r, "bias"), .residual = tensor(r, "residual"), .y = tensor(r, "y")};
+    sl_linear_args a = {.size = sizeof a, .scale = (float)scalar(r, "scale"), .soft_cap = (float)scalar(r, "soft_cap"), .x = tensor(r, "x"), .weight = weight(r, "w"), .bias = tensor(r, "bias"), .residual = tensor(r, "residual"), .y = tensor(r, "y")};
     return sl_linear(s, &a);
   }
   if (strcmp(op, "rope") == 0) {

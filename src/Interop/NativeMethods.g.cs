@@ -121,6 +121,8 @@ public enum WeightEncoding
     AWQ4 = 12,
     /// <summary>data i8 [N, K], scales f32 [N, K/group]</summary>
     INT8 = 13,
+    /// <summary>as GPTQ4, the zeros stored as they are (checkpoint_format "gptq_v2")</summary>
+    GPTQ4V2 = 14,
 }
 
 /// <summary>C: sl_rope_kind.</summary>
@@ -151,7 +153,7 @@ public static class Constants
     /// <summary>changes when a caller must be rebuilt</summary>
     public const int VersionMajor = 0;
     /// <summary>grows when something is added</summary>
-    public const int VersionMinor = 1;
+    public const int VersionMinor = 2;
     /// <summary>keys; shared prefixes begin and end at its multiples</summary>
     public const int AttentionChunk = 256;
     /// <summary>dimensions of a tensor at most</summary>
@@ -332,12 +334,14 @@ internal unsafe struct sl_batch_step
 internal unsafe struct sl_linear_args
 {
     public uint size;
-    public uint reserved;
+    public float scale;
     public sl_tensor* x;
     public sl_weight* weight;
     public sl_tensor* bias;
     public sl_tensor* residual;
     public sl_tensor* y;
+    public float soft_cap;
+    public uint reserved;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -587,7 +591,7 @@ internal static unsafe partial class NativeMethods
     internal static partial Status sl_batch_update(sl_stream* stream, sl_batch* batch, sl_batch_step* step);
 
     /// <summary>From here until sl_graph_end the stream's ops are recorded and not run. Tensors may have more rows than the batch has
-    /// tokens: such rows are padding, so one graph serves every batch up to its T. The graph keeps what it uses alive.</summary>
+    /// tokens: such rows are padding, so one graph serves every batch up to its T; a launch with more is SL_ERR_SHAPE. The graph keeps what it uses alive.</summary>
     [LibraryImport(Library)]
     internal static partial Status sl_graph_begin(sl_stream* stream);
 
@@ -634,12 +638,17 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library)]
     internal static partial Status sl_rms_norm(sl_stream* stream, sl_tensor* x, sl_tensor* w, float eps, sl_tensor* y);
 
-    /// <summary>residual += x; y = rms_norm(residual, w).   x, residual, y [T,D], w [D]. y may be x.
+    /// <summary>residual += x; y = rms_norm(residual, w).   x, residual, y [T,D], w [D]. y may be x; residual may be F32 for any x.
     /// Rounded: residual, then y from the unrounded sum or the rounded one.</summary>
     [LibraryImport(Library)]
     internal static partial Status sl_add_rms_norm(sl_stream* stream, sl_tensor* x, sl_tensor* residual, sl_tensor* w, float eps, sl_tensor* y);
 
-    /// <summary>y = x * weight^T + bias + residual.
+    /// <summary>y = residual + rms_norm(x, w): the norm after a block (Gemma 2, OLMo 2).   x, residual, y [T,D], w [D]. y may be residual
+    /// or x.   Rounded: y.</summary>
+    [LibraryImport(Library)]
+    internal static partial Status sl_rms_norm_add(sl_stream* stream, sl_tensor* x, sl_tensor* w, float eps, sl_tensor* residual, sl_tensor* y);
+
+    /// <summary>v = scale * (x * weight^T + bias); with soft_cap v = soft_cap * tanh(v / soft_cap); y = v + residual.
     /// Rounded: y. For F16 and BF16 weights x may be rounded to the weight's type first; for quantised weights x may be
     /// rounded to int8 by blocks of 32 along K (scale = the block's largest magnitude / 127), and the products of a block
     /// are then exact; with F16 or BF16 activations the dequantised weight may be rounded to x's type. Sums in f32.</summary>
@@ -758,6 +767,7 @@ internal static unsafe partial class NativeMethods
         "sl_gather",
         "sl_rms_norm",
         "sl_add_rms_norm",
+        "sl_rms_norm_add",
         "sl_linear",
         "sl_fused_qkv",
         "sl_rope",
@@ -950,12 +960,14 @@ internal static unsafe partial class NativeMethods
             byte* at = (byte*)&s;
             text.Append("sl_linear_args ").Append(sizeof(sl_linear_args));
             text.Append(" size:").Append((byte*)&s.size - at);
-            text.Append(" reserved:").Append((byte*)&s.reserved - at);
+            text.Append(" scale:").Append((byte*)&s.scale - at);
             text.Append(" x:").Append((byte*)&s.x - at);
             text.Append(" weight:").Append((byte*)&s.weight - at);
             text.Append(" bias:").Append((byte*)&s.bias - at);
             text.Append(" residual:").Append((byte*)&s.residual - at);
             text.Append(" y:").Append((byte*)&s.y - at);
+            text.Append(" soft_cap:").Append((byte*)&s.soft_cap - at);
+            text.Append(" reserved:").Append((byte*)&s.reserved - at);
             text.Append('\n');
         }
 

@@ -27,10 +27,10 @@ public readonly record struct FusedQkvArgs
     /// <summary>[Hkv*Dv], or absent.</summary>
     public Tensor BiasV { get; init; }
 
-    /// <summary>[D]: RMSNorm of each head of q, or absent.</summary>
+    /// <summary>[D]: RMSNorm of each head of q; [H*D]: of the whole row; or absent.</summary>
     public Tensor NormQ { get; init; }
 
-    /// <summary>[D]: RMSNorm of each head of k, or absent.</summary>
+    /// <summary>[D]: RMSNorm of each head of k; [Hkv*D]: of the whole row; or absent. Of the same kind as <see cref="NormQ"/>.</summary>
     public Tensor NormK { get; init; }
 
     /// <summary>f32 [R/2], or absent: no RoPE.</summary>
@@ -196,13 +196,30 @@ public sealed unsafe partial class ComputeStream
         SluiceException.ThrowIfFailed(NativeMethods.sl_add_rms_norm((sl_stream*)lease.Hold(this), &a, &r, &b, eps, &o));
     }
 
-    /// <summary>y = x * weight^T + bias + residual.</summary>
-    public void Linear(in Tensor x, Weight weight, in Tensor y, in Tensor bias = default, in Tensor residual = default)
+    /// <summary>y = residual + RmsNorm(x, w): the norm after a block.</summary>
+    public void RmsNormAdd(in Tensor x, in Tensor w, float eps, in Tensor residual, in Tensor y)
+    {
+        using Lease lease = default;
+        sl_tensor a = lease.Hold(x), b = lease.Hold(w), r = lease.Hold(residual), o = lease.Hold(y);
+        SluiceException.ThrowIfFailed(NativeMethods.sl_rms_norm_add((sl_stream*)lease.Hold(this), &a, &b, eps, &r, &o));
+    }
+
+    /// <summary>v = scale * (x * weight^T + bias), capped by softCap * tanh(v / softCap); y = v + residual.</summary>
+    /// <param name="x">[T,K].</param>
+    /// <param name="weight">[N,K].</param>
+    /// <param name="y">Out: [T,N].</param>
+    /// <param name="bias">[N], or absent.</param>
+    /// <param name="residual">[T,N], or absent; may be <paramref name="y"/>.</param>
+    /// <param name="scale">0: 1.</param>
+    /// <param name="softCap">0: none.</param>
+    public void Linear(in Tensor x, Weight weight, in Tensor y, in Tensor bias = default, in Tensor residual = default, float scale = 0, float softCap = 0)
     {
         using Lease lease = default;
         sl_tensor a = lease.Hold(x), o = lease.Hold(y), b = lease.Hold(bias), r = lease.Hold(residual);
         sl_linear_args args = default;
         args.size = (uint)sizeof(sl_linear_args);
+        args.scale = scale;
+        args.soft_cap = softCap;
         args.x = &a;
         args.weight = (sl_weight*)lease.Hold(weight);
         args.bias = Optional(&b);

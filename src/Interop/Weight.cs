@@ -14,19 +14,19 @@ public ref struct WeightSource
     /// <summary>K: inputs.</summary>
     public long Cols { get; set; }
 
-    /// <summary>Inputs that share a scale; GPTQ4, AWQ4 and INT8 only.</summary>
+    /// <summary>Inputs that share a scale, dividing K; GPTQ4, GPTQ4_V2, AWQ4 and INT8 only.</summary>
     public int Group { get; set; }
 
     /// <summary>Quantised or plain values.</summary>
     public ReadOnlySpan<byte> Data { get; set; }
 
-    /// <summary>Scales; GPTQ4, AWQ4 and INT8 only.</summary>
+    /// <summary>Scales; GPTQ4, GPTQ4_V2, AWQ4 and INT8 only.</summary>
     public ReadOnlySpan<byte> Scales { get; set; }
 
-    /// <summary>Zero points; GPTQ4 and AWQ4 only.</summary>
+    /// <summary>Zero points; GPTQ4, GPTQ4_V2 and AWQ4 only.</summary>
     public ReadOnlySpan<byte> Zeros { get; set; }
 
-    /// <summary>The group of each input; GPTQ4 with act order only.</summary>
+    /// <summary>The group of each input; GPTQ4 and GPTQ4_V2 with act order only.</summary>
     public ReadOnlySpan<int> Order { get; set; }
 }
 

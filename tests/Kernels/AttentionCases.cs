@@ -107,6 +107,59 @@ public static class AttentionCases
         }
     }
 
+    // QK-norm of whole rows (OLMo 2), with padding rows and without, and of q alone.
+    public static IEnumerable<OpCase> WholeRowNorms()
+    {
+        int turn = 0;
+        foreach (WeightEncoding encoding in new[] { WeightEncoding.F32, WeightEncoding.Q4_0, WeightEncoding.Q6K, WeightEncoding.GPTQ4, WeightEncoding.GPTQ4V2 })
+        {
+            foreach (DType dtype in new[] { DType.F32, DType.F16 })
+            {
+                bool decode = turn++ % 2 == 0;
+                Shape s = new($"whole rows {dtype} {encoding}", decode ? [1, 1, 1] : [3, 9], decode ? [33, 1, 16] : [3, 20], H: 6, Hkv: turn % 3 == 0 ? 1 : 3, D: 40);
+                CaseData r = new("fused" + s.Name);
+                (KvCacheOptions cache, HostStep step) = s.Plan(r, dtype);
+                OpCase c = Base("fused_qkv", s.Name, s, cache, step, r, appended: false) with { PaddingRows = decode ? 2 : 0 };
+                int rows = step.Tokens + c.PaddingRows, group = encoding is WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 ? 32 : 0;
+                c.Inputs["x"] = r.Tensor(dtype, rows, 256);
+                c.Weights["wq"] = r.Weight(encoding, s.H * s.D, 256, group);
+                c.Weights["wk"] = r.Weight(encoding, s.Hkv * s.D, 256, group);
+                c.Weights["wv"] = r.Weight(encoding, s.Hkv * s.D, 256, group);
+                c.Inputs["norm_q"] = r.Tensor(turn % 4 == 0 ? dtype : DType.F32, s.H * s.D);
+                if (turn != 3)
+                {
+                    c.Inputs["norm_k"] = r.Tensor(DType.F32, s.Hkv * s.D);
+                }
+
+                c.Inputs["inv_freq"] = HostTensor.Of(DType.F32, KernelCases.InvFreq(s.D), s.D / 2);
+                c.Outputs["q"] = (dtype, [rows, s.H, s.D]);
+                ReadSlots(c, s, step, dtype);
+                yield return c;
+            }
+        }
+    }
+
+    // What Gemma asks of attention at once, for decode, for a prompt longer than its window and for a chunk after one.
+    public static IEnumerable<OpCase> CappedWindows()
+    {
+        foreach ((int d, int dv) in new[] { (16, 16), (80, 80), (96, 64), (128, 128), (192, 128), (256, 256), (64, 256) })
+        {
+            foreach ((string kind, int[] queries, int[] lengths) in new (string, int[], int[])[] { ("decode", [1, 1], [37, 290]), ("prefill", [30, 3], [30, 3]), ("chunk", [6, 9], [40, 265]) })
+            {
+                foreach (DType dtype in new[] { DType.F32, d == 96 ? DType.BF16 : DType.F16 })
+                {
+                    Shape s = new($"window, cap and scale D {d} Dv {dv} {kind}", queries, lengths, H: 4, Hkv: d == 128 ? 1 : 2, D: d) { Dv = dv };
+                    yield return With(Attention("paged_attention", $"{s.Name} {dtype}", s, dtype, dtype, causal: true), c =>
+                    {
+                        c.Scalars["window"] = 16;
+                        c.Scalars["soft_cap"] = 50;
+                        c.Scalars["scale"] = 1 / Math.Sqrt(144);
+                    });
+                }
+            }
+        }
+    }
+
     public static IEnumerable<OpCase> Attentions()
     {
         Shape decode = new("decode", [1, 1, 1, 1], [1, 16, 33, 300]);

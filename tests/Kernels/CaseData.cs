@@ -62,7 +62,7 @@ public sealed class CaseData
                     Group = group,
                     Scales = HostTensor.Of(DType.F32, [.. Normal(rows * (cols / group)).Select(v => spread / 64 * (1 + MathF.Abs(v)))], rows, cols / group).Data,
                 };
-            case WeightEncoding.GPTQ4 or WeightEncoding.AWQ4:
+            case WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 or WeightEncoding.AWQ4:
                 return new HostWeight(encoding, rows, cols, Bytes(rows * cols / 2))
                 {
                     Group = group,

@@ -23,7 +23,7 @@ public static class KernelCases
     }
 
     private static IEnumerable<OpCase> Everything() =>
-        [.. Norms(), .. Linears(), .. Pointwise(), .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.FusedQkvs(), .. States(), .. Sampling()];
+        [.. Norms(), .. Linears(), .. ScaledLinears(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(), .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.CappedWindows(), .. AttentionCases.FusedQkvs(), .. AttentionCases.WholeRowNorms(), .. States(), .. Sampling()];
 
     private static IEnumerable<OpCase> Norms()
     {
@@ -42,6 +42,7 @@ public static class KernelCases
                     Inputs = { ["x"] = x, ["residual"] = residual, ["w"] = w }, Scalars = { ["eps"] = 1e-6 },
                     Outputs = { ["residual"] = (dtype, [t, d]), ["y"] = (dtype, [t, d]) }, Bytes = 2 * bytes,
                 };
+                yield return new OpCase("rms_norm_add", name) { Inputs = { ["x"] = x, ["residual"] = residual, ["w"] = w }, Scalars = { ["eps"] = 1e-6 }, Outputs = { ["y"] = (dtype, [t, d]) }, Bytes = bytes * 3 / 2 };
             }
         }
 
@@ -80,6 +81,67 @@ public static class KernelCases
         ordered.Weights["w"] = ordered.Weights["w"] with { Order = [.. permuted.Select(p => p / 32)] };
         yield return ordered;
     }
+
+    // A factor and a cap of what is summed, with all else that a linear adds: each kind of kernel once for few and for many rows.
+    private static IEnumerable<OpCase> ScaledLinears()
+    {
+        int turn = 0;
+        foreach (WeightEncoding encoding in new[] { WeightEncoding.F32, WeightEncoding.F16, WeightEncoding.BF16, WeightEncoding.Q4_0, WeightEncoding.Q8_0, WeightEncoding.Q4K, WeightEncoding.Q6K, WeightEncoding.GPTQ4 })
+        {
+            foreach ((int m, double scale, double cap) in new[] { (1, 0.22, 0.0), (17, 1.5, 2.0), (3, 0.0, 0.5) })
+            {
+                DType dtype = Activations[turn++ % 3], output = turn % 2 == 0 ? DType.F32 : dtype;
+                OpCase c = Linear($"{dtype} {encoding} {m}x56x512 scale {scale} cap {cap}", dtype, encoding, encoding == WeightEncoding.GPTQ4 ? 128 : 0, m, 56, 512, bias: turn % 2 == 1, residual: cap != 0.5, output);
+                c.Scalars["scale"] = scale;
+                c.Scalars["soft_cap"] = cap;
+                yield return c;
+            }
+        }
+    }
+
+    // GPTQ and AWQ: groups that are and are not whole blocks of a kernel, one group a row, zero points of 0, 15 and 16, act order.
+    private static IEnumerable<OpCase> GroupedWeights()
+    {
+        foreach (WeightEncoding encoding in new[] { WeightEncoding.GPTQ4, WeightEncoding.GPTQ4V2, WeightEncoding.AWQ4 })
+        {
+            foreach (int group in new[] { 8, 24, 96, 384 })
+            {
+                foreach (bool ordered in encoding == WeightEncoding.AWQ4 ? new[] { false } : [false, true])
+                {
+                    string name = $"{encoding} g{group}{(ordered ? " act order" : "")}";
+                    CaseData r = new(name);
+                    HostWeight w = r.Weight(encoding, 24, 384, group);
+                    w.Zeros.AsSpan(0, 4).Fill(0xff);
+                    w.Zeros.AsSpan(4, 4).Clear();
+                    w = w with { Order = ordered ? [.. r.Permutation(384).Select(p => p / group)] : [] };
+                    foreach (DType dtype in new[] { DType.F32, DType.F16 })
+                    {
+                        int m = dtype == DType.F32 ? 1 : 5;
+                        yield return new OpCase("linear", $"{name} {dtype}") { Inputs = { ["x"] = r.Tensor(dtype, m, 384) }, Weights = { ["w"] = w }, Outputs = { ["y"] = (DType.F32, [m, 24]) } };
+                    }
+
+                    yield return Embedding(name, w, DType.F32);
+                }
+            }
+        }
+    }
+
+    private static IEnumerable<OpCase> Embeddings()
+    {
+        foreach (WeightEncoding encoding in Enum.GetValues<WeightEncoding>())
+        {
+            int group = encoding is WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 or WeightEncoding.AWQ4 or WeightEncoding.INT8 ? 64 : 0;
+            foreach (DType dtype in Activations)
+            {
+                yield return Embedding($"every encoding {dtype} {encoding}", new CaseData($"embedding {encoding}").Weight(encoding, 24, 512, group), dtype);
+            }
+        }
+    }
+
+    private static OpCase Embedding(string name, HostWeight table, DType dtype) => new("embedding", name)
+    {
+        Inputs = { ["ids"] = HostTensor.Of([5, 0, 23, 5, -1, 24]) }, Weights = { ["table"] = table }, Scalars = { ["scale"] = 22.627417 }, Outputs = { ["y"] = (dtype, [6, table.Cols]) },
+    };
 
     public static OpCase Linear(string name, DType dtype, WeightEncoding encoding, int group, int m, int n, int k, bool bias, bool residual, DType output)
     {

@@ -71,8 +71,11 @@ public sealed class OpRunner : IDisposable
             case "add_rms_norm":
                 Stream.AddRmsNorm(this["x"], this["residual"], this["w"], c.Scalar("eps"), this["y"]);
                 break;
+            case "rms_norm_add":
+                Stream.RmsNormAdd(this["x"], this["w"], c.Scalar("eps"), this["residual"], this["y"]);
+                break;
             case "linear":
-                Stream.Linear(this["x"], _weights["w"], this["y"], this["bias"], this["residual"]);
+                Stream.Linear(this["x"], _weights["w"], this["y"], this["bias"], this["residual"], c.Scalar("scale"), c.Scalar("soft_cap"));
                 break;
             case "rope":
                 Stream.Rope(this["x"], this["positions"], this["inv_freq"], (RopeKind)(int)c.Scalar("kind"), c.Scalar("scale"), this["y"]);

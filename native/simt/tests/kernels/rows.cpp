@@ -21,7 +21,16 @@ void rows_tests() {
         compare("add_rms_norm " + name, t, [&](machine& m) {
           const array x = make(m, 1), r = make(m, 3), w(m, wt, {D}, noise(2, D)), y(m, t, {T, D});
           MUST(sl_add_rms_norm(m.stream, x.get(), r.get(), w.get(), 1e-5f, y.get()));
-          return outcome{r.floats(), y.floats()};
+          const array other = make(m, 1), wide(m, SL_DTYPE_F32, {T, D}, noise(5, T * D, 3), gap);
+          MUST(sl_add_rms_norm(m.stream, other.get(), wide.get(), w.get(), 1e-5f, y.get()));
+          return outcome{r.floats(), wide.floats(), y.floats()};
+        });
+        compare("rms_norm_add " + name, t, [&](machine& m) {
+          const array x = make(m, 1), r = make(m, 3), w(m, wt, {D}, noise(2, D)), y(m, t, {T, D});
+          MUST(sl_rms_norm_add(m.stream, x.get(), w.get(), 1e-5f, r.get(), y.get()));
+          MUST(sl_rms_norm_add(m.stream, x.get(), w.get(), 1e-5f, r.get(), r.get()));
+          MUST(sl_rms_norm_add(m.stream, x.get(), w.get(), 1e-5f, y.get(), x.get()));
+          return outcome{y.floats(), r.floats(), x.floats()};
         });
       }
   for (const sl_dtype t : activation_types)

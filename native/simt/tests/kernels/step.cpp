@@ -19,7 +19,7 @@ struct matrix {
 };
 
 // Three steps of one sequence, each replayed from one graph when `graph` is on.
-outcome steps(machine& m, sl_dtype t, bool qk_norm, bool bias, int kind, bool graph) {
+outcome steps(machine& m, sl_dtype t, bool qk_norm, bool whole, bool bias, int kind, bool graph) {
   constexpr int C = 48, H = 4, Hkv = 2, D = 16;
   sl_kv_cache_options co{};
   co.size = sizeof co, co.dtype = t, co.layers = 1, co.pages = 4, co.kv_heads = Hkv, co.key_dim = co.value_dim = D, co.page_size = 4;
@@ -34,7 +34,8 @@ outcome steps(machine& m, sl_dtype t, bool qk_norm, bool bias, int kind, bool gr
     const matrix wq(m, H * D, C, 1), wk(m, Hkv * D, C, 2), wv(m, Hkv * D, C, 3);
     const array norm(m, SL_DTYPE_F32, {C}, noise(4, C)), q(m, t, {3, H, D}), o(m, t, {3, H, D}), inv(m, SL_DTYPE_F32, {D / 2}, noise(5, D / 2)),
         x(m, t, {3, C}, noise(6, 3 * C, 2)), bq(m, t, {H * D}, noise(7, H * D)), bk(m, t, {Hkv * D}, noise(8, Hkv * D)),
-        nq(m, t, {D}, noise(9, D)), nk(m, t, {D}, noise(10, D));
+        nq(m, t, {whole ? H * D : D}, noise(9, whole ? H * D : D)),
+        nk(m, t, {whole ? Hkv * D : D}, noise(10, whole ? Hkv * D : D));
     sl_fused_qkv_args a{};
     a.size = sizeof a, a.x = x.get(), a.norm_weight = norm.get(), a.wq = wq.w, a.wk = wk.w, a.wv = wv.w, a.inv_freq = inv.get();
     if (bias) a.bias_q = bq.get(), a.bias_k = bk.get();
@@ -84,9 +85,9 @@ outcome steps(machine& m, sl_dtype t, bool qk_norm, bool bias, int kind, bool gr
 void step_tests() {
   for (const sl_dtype t : activation_types)
     for (const bool graph : {false, true})
-      for (int variant = 0; variant < 3; variant++)
+      for (int variant = 0; variant < 4; variant++)
         compare(std::string("fused_qkv and attention ") + name_of(t) + (graph ? " in a graph " : " ") + std::to_string(variant), t,
-                [&](machine& m) { return steps(m, t, variant == 1, variant == 2, variant % 2, graph); });
+                [&](machine& m) { return steps(m, t, variant % 2 == 1, variant == 3, variant == 2, variant % 2, graph); });
   check("Counters count", [](machine& m) {
     MUST(sl_device_reset_counters(m.device));
     const array x(m, SL_DTYPE_F32, {2, 256}, noise(1, 512)), w(m, SL_DTYPE_F32, {256}, noise(2, 256)), y(m, SL_DTYPE_F32, {2, 256});

@@ -65,6 +65,7 @@ source make_grouped(sl_encoding id, int64_t N, int64_t K, int group, bool act_or
   }
   random_bytes(r, w.data, size_t(N * K / 2));
   random_bytes(r, w.zeros, groups * size_t(N) / 2);
+  for (size_t g = 0; g < groups; g++) w.zeros[g * size_t(N) / 2] |= 15;  // stored 15: 16 in GPTQ4
   w.scales.resize(groups * size_t(N) * 2);
   for (size_t i = 0; i < groups * size_t(N); i++) put_half(w.scales, 2 * i, 0.02f * r.uniform());
   if (act_order)
@@ -97,7 +98,11 @@ void test(const std::string& name, source& s, std::initializer_list<int64_t> tok
         MUST(sl_linear(m.stream, &a));
         a.bias = a.residual = nullptr, a.y = plain.get();
         MUST(sl_linear(m.stream, &a));
-        return outcome{y.floats(), plain.floats()};
+        outcome out{y.floats(), plain.floats()};
+        a.bias = bias.get(), a.residual = residual.get(), a.y = y.get(), a.scale = 0.37f, a.soft_cap = T == 3 ? 0.0f : 3.0f;
+        MUST(sl_linear(m.stream, &a));
+        out.push_back(y.floats());
+        return out;
       });
   for (const sl_dtype t : activation_types)
     compare("embedding " + name + " to " + name_of(t), t, [&](machine& m) {
@@ -119,11 +124,15 @@ void weights_tests() {
       test(std::string(e.name) + " 13x" + std::to_string(K), s, {1, 3, 17});
     }
   }
-  for (const int group : {8, 32, 128})
+  for (const int group : {8, 32, 128, 1152})
     for (const bool act_order : {false, true}) {
       source s = make_grouped(SL_ENCODING_GPTQ4, 16, 1152, group, act_order);
       test("gptq g" + std::to_string(group) + (act_order ? " act-order" : ""), s, {1, 5});
     }
+  for (const bool act_order : {false, true}) {
+    source s = make_grouped(SL_ENCODING_GPTQ4_V2, 16, 384, 64, act_order);
+    test(std::string("gptq v2 g64") + (act_order ? " act-order" : ""), s, {1, 5});
+  }
   source awq = make_grouped(SL_ENCODING_AWQ4, 24, 256, 128, false), int8 = make_grouped(SL_ENCODING_INT8, 9, 192, 64, false),
          odd = make_grouped(SL_ENCODING_INT8, 9, 30, 10, false);
   test("awq g128", awq, {1, 16});

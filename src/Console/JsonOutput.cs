@@ -22,7 +22,7 @@ internal sealed record EvalOutput(
     string Model, string Baseline, long Tokens, double Perplexity, double BaselinePerplexity, double KlMean, double KlMax, double Agreement, double LogitErrorMean, double LogitErrorMax, double LogitDeviation);
 
 internal sealed record InspectOutput(
-    string File, long Bytes, string Architecture, string Name, int Layers, int HiddenSize, int Heads, int KvHeads, int HeadDim, int FeedForwardSize, int VocabularySize, int ContextLength,
+    string File, string Format, long Bytes, string Architecture, string Name, int Layers, int HiddenSize, int Heads, int KvHeads, int HeadDim, int FeedForwardSize, int VocabularySize, int ContextLength,
     string Tokenizer, IReadOnlyDictionary<string, int> TensorTypes, IReadOnlyList<MetadataOutput> Metadata, IReadOnlyList<TensorOutput> Tensors);
 
 internal sealed record MetadataOutput(string Key, string Value);

@@ -1,5 +1,4 @@
 using Sluice.Interop;
-using Sluice.Loading;
 using Sluice.Models;
 using Sluice.Tokenization;
 
@@ -74,8 +73,8 @@ public sealed class Model : IDisposable
     /// <summary>The best backend that is here: a GPU where there is one, else the CPU.</summary>
     public static Backend BestBackend => Device.Count(Backend.Cuda) > 0 ? Backend.Cuda : Backend.Cpu;
 
-    /// <summary>Loads a GGUF file.</summary>
-    /// <param name="path">The file.</param>
+    /// <summary>Loads a GGUF file (or any part of a split one), or a Hugging Face folder.</summary>
+    /// <param name="path">The file or folder.</param>
     /// <param name="options">Device and sizes.</param>
     /// <param name="progress">Told after each tensor.</param>
     /// <param name="cancellationToken">Looked at between tensors; what was loaded is freed.</param>
@@ -111,9 +110,9 @@ public sealed class Model : IDisposable
 
     private static Model Load(string path, ModelOptions options, IProgress<LoadProgress>? progress, CancellationToken cancellation)
     {
-        using GgufFile file = GgufFile.Open(path, options.MemoryMap);
-        ModelConfig config = ModelConfig.FromGguf(file);
-        Tokenizer tokenizer = Tokenizer.FromGguf(file);
+        using ModelSource source = ModelSource.Open(path, options.MemoryMap);
+        ModelConfig config = source.ReadConfig();
+        Tokenizer tokenizer = source.ReadTokenizer();
         if (options.ContextLength is { } context && (context < 1 || context > config.ContextLength))
         {
             throw new ArgumentException($"a context of {context:N0} tokens was asked for, and the model was trained for {config.ContextLength:N0}: ask for 1 to that many");
@@ -125,13 +124,13 @@ public sealed class Model : IDisposable
         }
 
         Backend backend = options.Device ?? BestBackend;
-        bool plain = file.TryGetTensor("blk.0.attn_q.weight", out GgufTensor? q) && q.Type == TensorType.F32;
+        bool plain = source.Find("blk.0.attn_q.weight")?.Encoding == WeightEncoding.F32;
         DType kvType = options.KvType ?? (plain || backend == Backend.Reference ? DType.F32 : DType.F16);
         Device device = Device.Open(new DeviceOptions(backend) { Ordinal = options.Ordinal, Threads = options.Threads, Isa = options.Isa });
         try
         {
             using ComputeStream stream = device.CreateStream();
-            ModelWeights weights = ModelWeights.Load(file, config, stream, progress, cancellation);
+            ModelWeights weights = ModelWeights.Load(source, config, stream, progress, cancellation);
             stream.Synchronize();
             return new Model(options, device, config, tokenizer, weights, kvType);
         }

@@ -6,11 +6,9 @@ namespace Sluice.Tests.Golden;
 /// <summary>What an independent engine generated from a model, and what exact arithmetic says of the same file.</summary>
 public sealed class Golden
 {
-    private Golden(string name, JsonElement json, float[]? engine, float[] exact)
+    private Golden(string name, string modelPath, JsonElement json, float[]? engine, float[] exact)
     {
-        (Name, EngineLogits, ExactLogits) = (name, engine, exact);
-        string model = json.GetProperty("model").GetString()!;
-        ModelPath = SharedData.PathOf("models", model.StartsWith("stories", StringComparison.Ordinal) ? "stories260K" : "tiny", model);
+        (Name, ModelPath, EngineLogits, ExactLogits) = (name, modelPath, engine, exact);
         Prompt = json.GetProperty("prompt").GetString()!;
         PromptIds = Ints(json.GetProperty("prompt_ids"));
         Ids = Ints(json.GetProperty("ids"));
@@ -25,6 +23,14 @@ public sealed class Golden
         "stories260K-f32", "stories260K-f16", "stories260K-bf16", "stories260K-q4_k_m", "tiny-llama-f32", "tiny-llama-f16", "tiny-llama-q4_0", "tiny-llama-q4_1",
         "tiny-llama-q5_0", "tiny-llama-q8_0", "tiny-llama-q4_k_m", "tiny-llama-q5_k_m", "tiny-llama-q6_k", "tiny-qwen2-f32", "tiny-qwen2-q4_0", "tiny-qwen2-q4_k_m",
         "tiny-qwen2-q6_k", "tiny-qwen2-q8_0", "stories260K-f32-longprompt",
+    ];
+
+    /// <summary>Hugging Face folders, each with its golden inside: those of the shared data, and of SLUICE_GOLDEN_FOLDERS (a folder of such folders).</summary>
+    public static IReadOnlyList<string> Folders { get; } =
+    [
+        .. new[] { "awq-g128", "bf16-hf", "gptq-g128", "gptq-g32", "gptq-g32-act", "hf" }.Select(n => "tiny-llama-" + n), "tiny-qwen2-hf",
+        .. Environment.GetEnvironmentVariable("SLUICE_GOLDEN_FOLDERS") is { Length: > 0 } more
+            ? (IEnumerable<string>)Directory.EnumerateFiles(more, "golden.json", SearchOption.AllDirectories).Select(f => Path.GetDirectoryName(f)!).Order(StringComparer.Ordinal) : [],
     ];
 
     public string Name { get; }
@@ -60,8 +66,17 @@ public sealed class Golden
     public static Golden Load(string name)
     {
         using JsonDocument json = JsonDocument.Parse(File.ReadAllBytes(SharedData.PathOf("goldens", name + ".json")));
+        string model = json.RootElement.GetProperty("model").GetString()!;
+        string path = SharedData.PathOf("models", model.StartsWith("stories", StringComparison.Ordinal) ? "stories260K" : "tiny", model);
         string engine = SharedData.PathOf("goldens", name + ".logits.f32");
-        return new Golden(name, json.RootElement, File.Exists(engine) ? Floats(engine) : null, Floats(SharedData.PathOf("goldens", name + ".exact.f32")));
+        return new Golden(name, path, json.RootElement, File.Exists(engine) ? Floats(engine) : null, Floats(SharedData.PathOf("goldens", name + ".exact.f32")));
+    }
+
+    public static Golden LoadFolder(string name)
+    {
+        string folder = Path.IsPathRooted(name) ? name : SharedData.PathOf("hf", name);
+        using JsonDocument json = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, "golden.json")));
+        return new Golden(name, folder, json.RootElement, null, Floats(Path.Combine(folder, "exact.f32")));
     }
 
     /// <summary>Mean and largest difference, and the deviation of the truth.</summary>

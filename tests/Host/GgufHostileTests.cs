@@ -149,9 +149,9 @@ public class GgufHostileTests
 
     private static void Load(string path, bool memoryMap)
     {
-        using GgufFile file = GgufFile.Open(path, memoryMap);
-        ModelConfig config = ModelConfig.FromGguf(file);
-        Tokenizer tokenizer = Tokenizer.FromGguf(file);
+        using ModelSource file = ModelSource.Open(path, memoryMap);
+        ModelConfig config = file.ReadConfig();
+        Tokenizer tokenizer = file.ReadTokenizer();
         int[] ids = tokenizer.Encode("ab abc <user>a<s>é", parseSpecial: true);
         _ = tokenizer.Decode(ids);
         Assert.All(ids, id => Assert.InRange(id, 0, config.VocabularySize - 1));

@@ -16,7 +16,8 @@ public class RandomModelTests
         using TempFolder folder = new();
         RandomModel.Write(folder["r.gguf"], Tiny, type, seed: 7);
         using GgufFile file = GgufFile.Open(folder["r.gguf"]);
-        ModelConfig config = ModelConfig.FromGguf(file);
+        using ModelSource source = ModelSource.Open(folder["r.gguf"]);
+        ModelConfig config = source.ReadConfig();
         Assert.Equal((4, 256, 8, 4, 512), (config.LayerCount, config.HiddenSize, config.HeadCount, config.KvHeadCount, config.VocabularySize));
         Assert.True(file.TryGetTensor("blk.1.ffn_norm.weight", out GgufTensor? norm));
         float[] values = new float[256];

@@ -85,7 +85,7 @@ public sealed class ModelBenchmark : IDisposable
                     int count = Math.Min(_chunk, prompt.Length - at);
                     Plan(tables.AsSpan(s, 1), count);
                     bool last = at + count == prompt.Length;
-                    Tensor logits = _transformer.Forward(_cache, _batch, prompt.AsSpan(at, count), last ? [count - 1] : []);
+                    Tensor logits = _transformer.Forward(_cache, _batch, prompt.AsSpan(at, count), last ? [count - 1] : [], prompt.Length);
                     if (last)
                     {
                         Tensor id = _ids.Rows(0, 1);
@@ -102,7 +102,7 @@ public sealed class ModelBenchmark : IDisposable
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 Plan(tables, 1);
-                Tensor logits = _transformer.Forward(_cache, _batch, next, rows);
+                Tensor logits = _transformer.Forward(_cache, _batch, next, rows, prompt.Length + step + 1);
                 _stream.ArgMax(logits, _ids);
                 _stream.Download(_ids, next.AsSpan());
             }

@@ -57,6 +57,7 @@ public sealed class Session : IDisposable
     private readonly BlockPool _pool;
     private readonly PageTable _table;
     private readonly List<int> _computed = [];
+    private long _keysFor; // the length of the sequence that the cache's keys were computed for
     private int _busy;
     private bool _disposed;
 
@@ -133,11 +134,12 @@ public sealed class Session : IDisposable
         try
         {
             Rewind(0);
+            _keysFor = tokens.Length;
             for (int at = 0; at < scores.Length; at += most)
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 int count = Math.Min(most, scores.Length - at);
-                Tensor logits = Advance(tokens.Slice(at, count), count);
+                Tensor logits = Advance(tokens.Slice(at, count), count, tokens.Length);
                 Tensor ids = targets.Rows(0, count), row = result.Rows(0, count);
                 _stream.Upload(ids, tokens.Slice(at + 1, count));
                 _stream.Reserve(_stream.Measure(() => _stream.LogProbs(logits, ids, row)));
@@ -161,11 +163,12 @@ public sealed class Session : IDisposable
         int vocabulary = _model.Config.VocabularySize;
         float[] all = new float[tokens.Length * vocabulary];
         Rewind(0);
+        _keysFor = tokens.Length;
         chunk = Math.Min(chunk, _transformer.MaxRows);
         for (int at = 0; at < tokens.Length; at += chunk)
         {
             int count = Math.Min(chunk, tokens.Length - at);
-            _stream.Download(Advance(tokens.Slice(at, count), count), all.AsSpan(at * vocabulary, count * vocabulary));
+            _stream.Download(Advance(tokens.Slice(at, count), count, tokens.Length), all.AsSpan(at * vocabulary, count * vocabulary));
         }
 
         return all;
@@ -251,13 +254,20 @@ public sealed class Session : IDisposable
             common++;
         }
 
+        foreach (RopeConfig rope in _model.Config.Ropes)
+        {
+            // Keys that were turned by other frequencies are of no use.
+            common = rope.NeedsNewKeys(_keysFor, tokens.Length) ? 0 : common;
+        }
+
+        _keysFor = tokens.Length;
         Rewind(common);
         Tensor logits = default;
         for (int at = common; at < tokens.Length; at += ChunkSize)
         {
             cancellation.ThrowIfCancellationRequested();
             int count = Math.Min(ChunkSize, tokens.Length - at);
-            logits = Advance(tokens.Slice(at, count), at + count == tokens.Length ? 1 : 0);
+            logits = Advance(tokens.Slice(at, count), at + count == tokens.Length ? 1 : 0, tokens.Length);
         }
 
         return logits;
@@ -272,8 +282,8 @@ public sealed class Session : IDisposable
         }
     }
 
-    // One step: the next tokens, and the logits of the last `rows` of them.
-    private Tensor Advance(ReadOnlySpan<int> ids, int rows)
+    // One step: the next tokens, and the logits of the last `rows` of them. `length`: of the sequence when it has caught up.
+    private Tensor Advance(ReadOnlySpan<int> ids, int rows, int length)
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
         int before = _computed.Count;
@@ -298,7 +308,7 @@ public sealed class Session : IDisposable
                 wanted[i] = ids.Length - rows + i;
             }
 
-            Tensor logits = _transformer.Forward(_cache, _batch, ids, wanted);
+            Tensor logits = _transformer.Forward(_cache, _batch, ids, wanted, length);
             _computed.AddRange(ids);
             return logits;
         }

@@ -101,6 +101,8 @@ public sealed class GgufFile : IDisposable
         _source.Read(tensor.Offset + offset, destination);
     }
 
+    internal FileSpan Span(GgufTensor tensor) => new(_source, tensor.Offset, tensor.ByteLength);
+
     /// <summary>Closes the file and its mapping.</summary>
     public void Dispose() => _source.Dispose();
 }

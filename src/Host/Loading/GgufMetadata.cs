@@ -77,6 +77,23 @@ public sealed class GgufMetadata
     public long[]? GetIntegers(string key) => !TryGet(key, out GgufValue? value) ? null
         : value.TryGetIntegers(out long[] integers) ? integers : throw Wrong(key, value, "an array of integers");
 
+    /// <summary>An array of booleans (or of integers, of which 0 is false), or null where the key is absent.</summary>
+    /// <exception cref="ModelFormatException">The value is no array of booleans.</exception>
+    public bool[]? GetBooleans(string key)
+    {
+        if (!TryGet(key, out GgufValue? value))
+        {
+            return null;
+        }
+
+        if (value.Type == GgufValueType.Array && value.ElementType == GgufValueType.Bool)
+        {
+            return [.. value.Bytes.ToArray().Select(b => b != 0)];
+        }
+
+        return value.TryGetIntegers(out long[] integers) ? [.. integers.Select(i => i != 0)] : throw Wrong(key, value, "an array of booleans");
+    }
+
     internal bool TryAdd(string key, GgufValue value)
     {
         if (!_byKey.TryAdd(key, value))

@@ -32,27 +32,18 @@ public sealed record RandomModelShape(
     /// <summary>Dimensions of a head.</summary>
     public int HeadDim => Hidden / Heads;
 
-    internal bool HasBias => Models.Architecture.Find(Architecture)!.QkvBias == Presence.Always;
+    internal bool HasBias => Models.Architecture.Find(Architecture)!.RequiresQkvBias;
 
     /// <summary>Finds a shape by its name, or null.</summary>
     public static RandomModelShape? Find(string name) => All.FirstOrDefault(shape => shape.Name == name);
 
     /// <summary>Llama 3.1's divisors of RoPE's frequencies: 1 for the fast ones, the factor for the slow ones, between them a blend.</summary>
-    internal float[] RopeFactors()
+    internal float[] RopeFactors() => new RopeConfig
     {
-        const double Original = 8_192;
-        const double LowFactor = 1;
-        const double HighFactor = 4;
-        float[] factors = new float[HeadDim / 2];
-        for (int i = 0; i < factors.Length; i++)
-        {
-            double wavelength = 2 * Math.PI * Math.Pow(RopeBase, 2.0 * i / HeadDim);
-            double blend = ((Original / wavelength) - LowFactor) / (HighFactor - LowFactor);
-            factors[i] = wavelength < Original / HighFactor ? 1
-                : wavelength > Original / LowFactor ? Llama3RopeFactor
-                : (float)(1 / (((1 - blend) / Llama3RopeFactor) + blend));
-        }
-
-        return factors;
-    }
+        Dimensions = HeadDim,
+        Base = RopeBase,
+        Scaling = RopeScaling.Llama3,
+        Factor = Llama3RopeFactor,
+        OriginalContext = 8_192,
+    }.ToDivisors();
 }

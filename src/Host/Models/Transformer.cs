@@ -21,6 +21,7 @@ internal sealed class Transformer : IDisposable
     private readonly Tensor _up;          // [T, F]
     private readonly Tensor _last;        // [R, C]
     private readonly Tensor _logits;      // [R, V]
+    private readonly RopeTable[] _ropes;
 
     /// <param name="config">The model's sizes.</param>
     /// <param name="weights">Its weights.</param>
@@ -40,6 +41,7 @@ internal sealed class Transformer : IDisposable
         _up = stream.CreateTensor(DType.F32, maxTokens, config.FeedForwardSize);
         _last = stream.CreateTensor(DType.F32, maxRows, config.HiddenSize);
         _logits = stream.CreateTensor(DType.F32, maxRows, config.VocabularySize);
+        _ropes = [.. config.Ropes.Select(r => new RopeTable(r, stream))];
     }
 
     public int MaxTokens { get; }
@@ -54,8 +56,14 @@ internal sealed class Transformer : IDisposable
     /// <param name="batch">The plan.</param>
     /// <param name="ids">The step's tokens.</param>
     /// <param name="rows">The rows of the step whose logits are wanted; may be empty.</param>
-    public Tensor Forward(KvCache cache, Batch batch, ReadOnlySpan<int> ids, ReadOnlySpan<int> rows)
+    /// <param name="length">Tokens of the sequence when it has caught up, for RoPE whose frequencies depend on it.</param>
+    public Tensor Forward(KvCache cache, Batch batch, ReadOnlySpan<int> ids, ReadOnlySpan<int> rows, long length)
     {
+        foreach (RopeTable rope in _ropes)
+        {
+            rope.SetLength(length);
+        }
+
         _stream.Upload(_ids.Rows(0, ids.Length), ids);
         if (!rows.IsEmpty)
         {
@@ -67,7 +75,7 @@ internal sealed class Transformer : IDisposable
 
     public void Dispose()
     {
-        foreach (Tensor t in new[] { _ids, _rows, _hidden, _query, _attended, _normed, _gate, _up, _last, _logits })
+        foreach (Tensor t in (Tensor[])[_ids, _rows, _hidden, _query, _attended, _normed, _gate, _up, _last, _logits, .. _ropes.Select(r => r.Frequencies)])
         {
             t.Buffer!.Dispose();
         }
@@ -81,31 +89,32 @@ internal sealed class Transformer : IDisposable
         Tensor attended = _attended.Rows(0, tokens);
         Tensor gate = _gate.Rows(0, tokens), up = _up.Rows(0, tokens);
 
-        _stream.Embedding(_ids.Rows(0, tokens), _weights.Embedding, 1, hidden);
+        _stream.Embedding(_ids.Rows(0, tokens), _weights.Embedding, c.EmbeddingScale, hidden);
         for (int i = 0; i < _weights.Layers.Count; i++)
         {
             LayerWeights layer = _weights.Layers[i];
+            (int window, int rope) = c.Layers[i];
             _stream.FusedQkv(new FusedQkvArgs
             {
                 X = hidden,
                 NormWeight = layer.AttentionNorm,
-                Wq = layer.Query,
-                Wk = layer.Key,
-                Wv = layer.Value,
-                BiasQ = layer.QueryBias,
-                BiasK = layer.KeyBias,
-                BiasV = layer.ValueBias,
+                Wq = layer.Query.Weight,
+                Wk = layer.Key.Weight,
+                Wv = layer.Value.Weight,
+                BiasQ = layer.Query.Bias,
+                BiasK = layer.Key.Bias,
+                BiasV = layer.Value.Bias,
                 NormQ = layer.QueryNorm,
                 NormK = layer.KeyNorm,
-                InvFreq = _weights.InverseFrequencies,
+                InvFreq = rope < 0 ? default : _ropes[rope].Frequencies,
                 Cache = cache,
                 Layer = i,
                 Batch = batch,
                 Q = query,
                 NormEps = c.NormEpsilon,
                 QkNormEps = c.NormEpsilon,
-                RopeScale = c.RopeScale,
-                RopeKind = c.Architecture.Rope,
+                RopeScale = rope < 0 ? 1f : _ropes[rope].Config.AttentionFactor,
+                RopeKind = c.RopeKind,
             });
             _stream.PagedAttention(new AttentionArgs
             {
@@ -114,15 +123,24 @@ internal sealed class Transformer : IDisposable
                 Batch = batch,
                 Q = query,
                 O = attended.Reshape(tokens, c.HeadCount, c.ValueHeadDim),
+                Scale = c.AttentionScale,
+                SoftCap = c.AttentionSoftCap,
+                Window = window,
                 Causal = true,
             });
-            _stream.Linear(attended, layer.AttentionOutput, hidden, residual: hidden);
+            AddToResidual(attended, layer.AttentionOutput, layer.PostAttentionNorm, hidden, normed);
 
-            _stream.RmsNorm(hidden, layer.FeedForwardNorm, c.NormEpsilon, normed);
-            _stream.Linear(normed, layer.Gate, gate);
-            _stream.Linear(normed, layer.Up, up);
-            _stream.GatedActivation(c.Architecture.Activation, gate, up, gate);
-            _stream.Linear(gate, layer.Down, hidden, residual: hidden);
+            Tensor x = hidden;
+            if (!layer.FeedForwardNorm.IsAbsent)
+            {
+                _stream.RmsNorm(hidden, layer.FeedForwardNorm, c.NormEpsilon, normed);
+                x = normed;
+            }
+
+            _stream.Linear(x, layer.Gate.Weight, gate, layer.Gate.Bias);
+            _stream.Linear(x, layer.Up.Weight, up, layer.Up.Bias);
+            _stream.GatedActivation(c.Activation, gate, up, gate);
+            AddToResidual(gate, layer.Down, layer.PostFeedForwardNorm, hidden, normed);
         }
 
         if (rows == 0)
@@ -133,7 +151,39 @@ internal sealed class Transformer : IDisposable
         Tensor last = _last.Rows(0, rows), logits = _logits.Rows(0, rows);
         _stream.Gather(hidden, _rows.Rows(0, rows), last);
         _stream.RmsNorm(last, _weights.OutputNorm, c.NormEpsilon, last);
-        _stream.Linear(last, _weights.Output, logits);
+        _stream.Linear(last, _weights.Output.Weight, logits, _weights.Output.Bias, scale: c.LogitScale, softCap: c.LogitSoftCap);
         return logits;
+    }
+
+    // hidden += scale * (x w + b), or hidden += norm(x w + b) where the family norms behind its blocks.
+    private void AddToResidual(in Tensor x, in LinearWeights w, in Tensor norm, in Tensor hidden, in Tensor scratch)
+    {
+        if (norm.IsAbsent)
+        {
+            _stream.Linear(x, w.Weight, hidden, w.Bias, residual: hidden, scale: _config.ResidualScale);
+            return;
+        }
+
+        _stream.Linear(x, w.Weight, scratch, w.Bias, scale: _config.ResidualScale);
+        _stream.RmsNormAdd(scratch, norm, _config.NormEpsilon, hidden, hidden);
+    }
+
+    // RoPE's frequencies on the device, and the length of the sequence that they are for.
+    private sealed class RopeTable(RopeConfig config, ComputeStream stream)
+    {
+        private long _length;
+
+        public RopeConfig Config { get; } = config;
+
+        public Tensor Frequencies { get; } = stream.CreateTensor<float>(DType.F32, config.InverseFrequencies(0), config.Dimensions / 2);
+
+        public void SetLength(long length)
+        {
+            if (Config.DependsOnLength && length != _length)
+            {
+                _length = length;
+                stream.Upload<float>(Frequencies, Config.InverseFrequencies(length));
+            }
+        }
     }
 }

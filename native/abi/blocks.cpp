@@ -230,7 +230,8 @@ void check_weight_source(const sl_weight_source& s) {
   } else {
     if (s.group <= 0 || s.cols % s.group != 0)
       refuse(SL_ERR_SHAPE, s,
-             format("group %d must be 1 or more and divide cols (a file's -1, one group a row, is given as cols)", s.group));
+             format("group %d must be 1 or more and divide cols (a file's -1, one group a row, is given as cols)",
+                    s.group));
     const int64_t groups = s.cols / s.group;
     if (s.encoding == SL_ENCODING_INT8) {
       data = s.rows * s.cols;

@@ -114,8 +114,10 @@ namespace {
 const cpu_weight& packed(const weight* w) { return static_cast<const cpu_weight&>(*w); }
 
 linear_output output_of(const linear_args& a) {
-  return {a.y.data,        a.y.stride[0], a.y.dtype, row{a.bias.data, a.bias.dtype}, a.residual.data, a.residual ? a.residual.stride[0] : 0,
-          a.scale, a.soft_cap};
+  return {a.y.data,        a.y.stride[0],
+          a.y.dtype,       row{a.bias.data, a.bias.dtype},
+          a.residual.data, a.residual ? a.residual.stride[0] : 0,
+          a.scale,         a.soft_cap};
 }
 
 void linear(stream& s, const linear_args& a) {

@@ -11,9 +11,8 @@ struct source {
   std::vector<int32_t> order;
 };
 
-inline const char* const kEncodings[] = {"f32",  "f16",  "bf16", "q4_0", "q4_1",  "q5_0", "q5_1",
-                                         "q8_0", "q4_k", "q5_k", "q6_k", "gptq4", "awq4", "int8",
-                                         "gptq4_v2"};
+inline const char* const kEncodings[] = {"f32",  "f16",  "bf16", "q4_0",  "q4_1", "q5_0", "q5_1",    "q8_0",
+                                         "q4_k", "q5_k", "q6_k", "gptq4", "awq4", "int8", "gptq4_v2"};
 
 // Random blocks: any bits are values, but scales are small f16 numbers.
 inline source random_source_of(random_source& r, sl_encoding encoding, int64_t N, int64_t K, int32_t group = 0,

@@ -80,9 +80,11 @@ std::vector<tensor> qkv(machine& m, const qkv_case& c, int32_t tokens, sl_graph*
 
 const qkv_case qkv_cases[] = {
     {SL_ENCODING_F32, SL_ENCODING_F32, SL_ENCODING_F32, SL_DTYPE_F32, true, true, qkv_case::heads, SL_ROPE_HALF},
-    {SL_ENCODING_Q4_K, SL_ENCODING_Q4_K, SL_ENCODING_Q6_K, SL_DTYPE_F32, true, false, qkv_case::rows, SL_ROPE_INTERLEAVED},
+    {SL_ENCODING_Q4_K, SL_ENCODING_Q4_K, SL_ENCODING_Q6_K, SL_DTYPE_F32, true, false, qkv_case::rows,
+     SL_ROPE_INTERLEAVED},
     {SL_ENCODING_GPTQ4, SL_ENCODING_F16, SL_ENCODING_Q8_0, SL_DTYPE_F16, false, true, qkv_case::heads, SL_ROPE_HALF},
-    {SL_ENCODING_Q4_0, SL_ENCODING_GPTQ4_V2, SL_ENCODING_F32, SL_DTYPE_BF16, false, false, qkv_case::rows, SL_ROPE_HALF},
+    {SL_ENCODING_Q4_0, SL_ENCODING_GPTQ4_V2, SL_ENCODING_F32, SL_DTYPE_BF16, false, false, qkv_case::rows,
+     SL_ROPE_HALF},
     {SL_ENCODING_BF16, SL_ENCODING_BF16, SL_ENCODING_BF16, SL_DTYPE_BF16, true, true, qkv_case::none, SL_ROPE_HALF},
 };
 

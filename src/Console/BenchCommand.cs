@@ -51,7 +51,7 @@ internal static class BenchCommand
             DeviceInfo device = loaded.DeviceInfo;
             string commit = typeof(BenchCommand).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion.Split('+').ElementAtOrDefault(1) ?? "unknown";
             BenchOutput o = new(
-                Path.GetFileName(model.Path(parsed)), parsed.GetValue(prompt), parsed.GetValue(generated), parsed.GetValue(batch), prefill, decode,
+                model.Name(parsed), parsed.GetValue(prompt), parsed.GetValue(generated), parsed.GetValue(batch), prefill, decode,
                 decode.Mean / parsed.GetValue(batch) * loaded.BytesPerToken / 1e9, device.Backend.ToString().ToLowerInvariant(), device.Name, ModelArguments.IsaName(device.Isa), device.Threads, commit);
             if (parsed.GetValue(json))
             {

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Sluice.Decoding;
+using Sluice.Templates;
 
 namespace Sluice.Console;
 
@@ -24,7 +25,7 @@ internal static class ChatCommand
     {
         using Model model = await arguments.LoadAsync(parsed, cancellation);
         using Session session = model.CreateSession();
-        ChatPrompt chat = new(model.Tokenizer, system);
+        ChatPrompt chat = new(model.Tokenizer, model.ChatTemplate, system);
         Terminal.Note($"chat format: {chat.Format}; /reset forgets, /exit leaves, Ctrl-C stops an answer");
         CancellationTokenSource? running = null;
         using System.Runtime.InteropServices.PosixSignalRegistration registration = System.Runtime.InteropServices.PosixSignalRegistration.Create(
@@ -61,7 +62,17 @@ internal static class ChatCommand
                 continue;
             }
 
-            int[] prompt = chat.Ask(line);
+            int[] prompt;
+            try
+            {
+                prompt = chat.Ask(line);
+            }
+            catch (ChatTemplateException e)
+            {
+                Terminal.Note($"sluice: {e.Message}");
+                continue;
+            }
+
             Answer answer = new();
             using CancellationTokenSource stop = new();
             Volatile.Write(ref running, stop);
@@ -89,7 +100,7 @@ internal static class ChatCommand
                 Volatile.Write(ref running, null);
             }
 
-            chat.Answered([.. answer.Tokens.Select(t => t.Id)]);
+            chat.Answered(answer.Text);
             System.Console.Out.WriteLine();
             Terminal.Note(answer.Summary(prompt.Length));
         }

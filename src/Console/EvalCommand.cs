@@ -34,8 +34,8 @@ internal static class EvalCommand
             string other = parsed.GetValue(baseline)!;
             using Model loaded = await model.LoadAsync(parsed, cancellation);
             using Model against = other == Exact
-                ? await Model.LoadAsync(model.Path(parsed), model.Options(parsed) with { Device = Backend.Reference, KvType = DType.F32 }, null, cancellation)
-                : await Model.LoadAsync(other, model.Options(parsed), null, cancellation);
+                ? await Model.LoadAsync(await model.PathAsync(parsed, cancellation), model.Options(parsed) with { Device = Backend.Reference, KvType = DType.F32 }, null, cancellation)
+                : await Model.LoadAsync(await ModelArguments.ResolveAsync(other, cancellation), model.Options(parsed), null, cancellation);
             if (against.Config.VocabularySize != loaded.Config.VocabularySize)
             {
                 throw new ArgumentException($"the baseline's vocabulary has {against.Config.VocabularySize:N0} tokens, the model's {loaded.Config.VocabularySize:N0}: they cannot be compared");
@@ -46,7 +46,7 @@ internal static class EvalCommand
             Divergence d = await Terminal.WithProgressAsync<Divergence, long>(
                 "comparing", done => (done, tokens.Length), progress => Task.Run(() => Evaluation.Compare(mine, theirs, loaded.Config.VocabularySize, tokens, progress, cancellation), cancellation));
             EvalOutput o = new(
-                Path.GetFileName(model.Path(parsed)), other == Exact ? Exact : Path.GetFileName(other), d.Tokens, d.Score.Perplexity, d.BaselineScore.Perplexity, d.KlMean, d.KlMax, d.Agreement, d.LogitErrorMean, d.LogitErrorMax, d.LogitDeviation);
+                model.Name(parsed), other == Exact ? Exact : Path.GetFileName(other), d.Tokens, d.Score.Perplexity, d.BaselineScore.Perplexity, d.KlMean, d.KlMax, d.Agreement, d.LogitErrorMean, d.LogitErrorMax, d.LogitDeviation);
             if (parsed.GetValue(json))
             {
                 System.Console.Out.WriteLine(JsonSerializer.Serialize(o, JsonOutput.Lines.EvalOutput));

@@ -2,30 +2,40 @@ using System.CommandLine;
 using System.Diagnostics;
 using System.Text;
 using System.Text.Json;
+using Sluice.Templates;
 
 namespace Sluice.Console;
 
-/// <summary>sluice generate MODEL --prompt TEXT: continues a text.</summary>
+/// <summary>sluice generate MODEL (--prompt TEXT | --messages FILE): continues a text, or answers in a conversation.</summary>
 internal static class GenerateCommand
 {
     public static Command Create()
     {
         ModelArguments model = new();
         SamplingArguments sampling = new();
-        Option<string> prompt = new("--prompt", "-p") { Description = "The text to continue", Required = true };
+        Option<string?> prompt = new("--prompt", "-p") { Description = "The text to continue" };
+        ChatArguments chat = new(required: false);
         Option<bool> json = new("--json") { Description = "Print one JSON object" };
-        Command command = new("generate", "Continue a text.") { prompt, json };
+        Command command = new("generate", "Continue a text, or answer in a conversation.") { prompt, json };
         model.AddTo(command);
         sampling.AddTo(command);
-        command.SetAction((parsed, cancellation) => RunAsync(parsed, model, sampling.Read(parsed), parsed.GetValue(prompt)!, parsed.GetValue(json), cancellation));
+        chat.AddTo(command);
+        command.Validators.Add(r =>
+        {
+            if (r.GetValue(prompt) is null == chat.IsAbsent(r))
+            {
+                r.AddError("give one of --prompt and --messages");
+            }
+        });
+        command.SetAction((parsed, cancellation) => RunAsync(parsed, model, sampling.Read(parsed), parsed.GetValue(prompt), chat.Read(parsed), parsed.GetValue(json), cancellation));
         return command;
     }
 
-    private static async Task<int> RunAsync(ParseResult parsed, ModelArguments arguments, SamplingParameters parameters, string prompt, bool json, CancellationToken cancellation)
+    private static async Task<int> RunAsync(ParseResult parsed, ModelArguments arguments, SamplingParameters parameters, string? prompt, ChatTemplateInput? chat, bool json, CancellationToken cancellation)
     {
         using Model model = await arguments.LoadAsync(parsed, cancellation);
         using Session session = model.CreateSession();
-        int[] ids = model.Tokenizer.Encode(prompt);
+        int[] ids = chat is null ? model.Tokenizer.Encode(prompt!) : model.EncodeChat(chat);
         Answer answer = new();
         IAsyncEnumerable<GeneratedToken> tokens = session.GenerateAsync(ids, parameters, cancellation);
         if (!json)

@@ -10,13 +10,13 @@ internal static class InspectCommand
 {
     public static Command Create()
     {
-        Argument<string> model = new("MODEL") { Description = "A GGUF file, or a Hugging Face folder" };
+        Argument<string> model = new("MODEL") { Description = ModelArguments.ModelText };
         Option<bool> tensors = new("--tensors") { Description = "List every tensor" };
         Option<bool> json = new("--json") { Description = "Print one JSON object" };
         Command command = new("inspect", "Show what a model's files hold.") { model, tensors, json };
-        command.SetAction(parsed =>
+        command.SetAction(async (parsed, cancellation) =>
         {
-            using ModelSource source = ModelSource.Open(parsed.GetValue(model)!);
+            using ModelSource source = ModelSource.Open(await ModelArguments.ResolveAsync(parsed.GetValue(model)!, cancellation));
             ModelConfig c = source.ReadConfig();
             Tokenizer tokenizer = source.ReadTokenizer();
             IReadOnlyList<TensorInfo> all = source.Tensors;

@@ -25,6 +25,8 @@ internal sealed record InspectOutput(
     string File, string Format, long Bytes, string Architecture, string Name, int Layers, int HiddenSize, int Heads, int KvHeads, int HeadDim, int FeedForwardSize, int VocabularySize, int ContextLength,
     string Tokenizer, IReadOnlyDictionary<string, int> TensorTypes, IReadOnlyList<MetadataOutput> Metadata, IReadOnlyList<TensorOutput> Tensors);
 
+internal sealed record RenderOutput(string Text, IReadOnlyList<int[]> Data, IReadOnlyList<int>? Ids);
+
 internal sealed record MetadataOutput(string Key, string Value);
 
 internal sealed record TensorOutput(string Name, string Type, IReadOnlyList<long> Shape, long Bytes);
@@ -35,6 +37,7 @@ internal sealed record TensorOutput(string Name, string Type, IReadOnlyList<long
 [JsonSerializable(typeof(BenchOutput))]
 [JsonSerializable(typeof(EvalOutput))]
 [JsonSerializable(typeof(InspectOutput))]
+[JsonSerializable(typeof(RenderOutput))]
 internal sealed partial class JsonOutput : JsonSerializerContext
 {
     /// <summary>One object on one line, text as it is.</summary>

@@ -12,7 +12,10 @@ internal sealed class ModelArguments
     private static readonly Dictionary<string, Isa> Isas = new() { ["best"] = Isa.Best, ["portable"] = Isa.Portable, ["avx2"] = Isa.AVX2, ["avx512"] = Isa.AVX512 };
     private static readonly Dictionary<string, DType?> KvTypes = new() { ["auto"] = null, ["f32"] = DType.F32, ["f16"] = DType.F16, ["bf16"] = DType.BF16 };
 
-    private readonly Argument<string> _model = new("MODEL") { Description = "A GGUF file" };
+    /// <summary>What a model may be, in words.</summary>
+    public const string ModelText = "A GGUF file, a Hugging Face folder, or hf:OWNER/NAME[@REVISION][:FILE]";
+
+    private readonly Argument<string> _model = new("MODEL") { Description = ModelText };
     private readonly Option<string> _device = Choice("--device", "Where to run: auto takes a GPU if there is one, else the CPU", "auto", ["auto", "cpu", "cuda", "simt", "reference"]);
     private readonly Option<int> _threads = new("--threads") { Description = "CPU threads; 0: one a core", DefaultValueFactory = _ => 0 };
     private readonly Option<string> _isa = Choice("--isa", "CPU instruction set", "best", [.. Isas.Keys]);
@@ -30,7 +33,13 @@ internal sealed class ModelArguments
         }
     }
 
-    public string Path(ParseResult parsed) => parsed.GetValue(_model)!;
+    /// <summary>The path of a model; one on a hub is downloaded first, with a progress bar on standard error.</summary>
+    public static async Task<string> ResolveAsync(string model, CancellationToken cancellation) =>
+        model.StartsWith(PullCommand.Prefix, StringComparison.Ordinal) ? await PullCommand.PullAsync(model[PullCommand.Prefix.Length..], cancellation) : model;
+
+    public Task<string> PathAsync(ParseResult parsed, CancellationToken cancellation) => ResolveAsync(parsed.GetValue(_model)!, cancellation);
+
+    public string Name(ParseResult parsed) => System.IO.Path.GetFileName(System.IO.Path.TrimEndingDirectorySeparator(parsed.GetValue(_model)!));
 
     public bool MemoryMap(ParseResult parsed) => !parsed.GetValue(_noMap);
 
@@ -57,8 +66,9 @@ internal sealed class ModelArguments
     {
         ModelOptions options = Options(parsed);
         options = change is null ? options : change(options);
+        string path = await PathAsync(parsed, cancellation);
         Model model = await Terminal.WithProgressAsync<Model, LoadProgress>(
-            "loading", p => (p.Bytes, p.TotalBytes), progress => Model.LoadAsync(Path(parsed), options, progress, cancellation));
+            "loading", p => (p.Bytes, p.TotalBytes), progress => Model.LoadAsync(path, options, progress, cancellation));
         Terminal.Note(Describe(model.DeviceInfo));
         return model;
     }

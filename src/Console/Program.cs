@@ -14,6 +14,9 @@ root.Subcommands.Add(InspectCommand.Create());
 root.Subcommands.Add(TokenizeCommand.Create());
 root.Subcommands.Add(PerplexityCommand.Create());
 root.Subcommands.Add(BenchCommand.Create());
+root.Subcommands.Add(RenderCommand.Create());
+root.Subcommands.Add(ConvertCommand.Create());
+root.Subcommands.Add(PullCommand.Create());
 root.Subcommands.Add(MakeRandomCommand.Create());
 root.Subcommands.Add(EvalCommand.Create());
 

@@ -1,6 +1,6 @@
 using System.CommandLine;
 using System.Text.Json;
-using Sluice.Loading;
+using Sluice.Models;
 using Sluice.Tokenization;
 
 namespace Sluice.Console;
@@ -10,7 +10,7 @@ internal static class TokenizeCommand
 {
     public static Command Create()
     {
-        Argument<string> model = new("MODEL") { Description = "A GGUF file; the vocabulary alone will do" };
+        Argument<string> model = new("MODEL") { Description = ModelArguments.ModelText + "; the vocabulary alone will do" };
         Option<string?> text = new("--text") { Description = "The text" };
         Option<string?> file = new("--file") { Description = "A UTF-8 file that holds the text" };
         Option<bool> special = new("--parse-special") { Description = "Texts like <|im_end|> become the special tokens they name" };
@@ -24,10 +24,9 @@ internal static class TokenizeCommand
                 r.AddError("give one of --text and --file");
             }
         });
-        command.SetAction(parsed =>
+        command.SetAction(async (parsed, cancellation) =>
         {
-            using GgufFile gguf = GgufFile.Open(parsed.GetValue(model)!);
-            Tokenizer tokenizer = Tokenizer.FromGguf(gguf);
+            Tokenizer tokenizer = ModelSource.OpenTokenizer(await ModelArguments.ResolveAsync(parsed.GetValue(model)!, cancellation));
             string content = parsed.GetValue(text) ?? File.ReadAllText(parsed.GetValue(file)!);
             int[] ids = tokenizer.Encode(content, !parsed.GetValue(bare), parsed.GetValue(special));
             if (parsed.GetValue(json))

@@ -1,5 +1,6 @@
 using Sluice.Interop;
 using Sluice.Models;
+using Sluice.Templates;
 using Sluice.Tokenization;
 
 namespace Sluice;
@@ -39,9 +40,12 @@ public sealed class Model : IDisposable
     private const int ScoredRows = 64;
     private readonly ModelOptions _options;
 
-    private Model(ModelOptions options, Device device, ModelConfig config, Tokenizer tokenizer, ModelWeights weights, DType kvType)
+    private readonly Lazy<ChatTemplate?> _template;
+
+    private Model(ModelOptions options, Device device, ModelConfig config, Tokenizer tokenizer, string? template, ModelWeights weights, DType kvType)
     {
         (_options, Device, Config, Tokenizer, Weights, KvType) = (options, device, config, tokenizer, weights, kvType);
+        _template = new Lazy<ChatTemplate?>(() => template is null ? null : ChatTemplate.Parse(template, $"{config.Name}'s chat template"));
         ContextLength = options.ContextLength ?? Math.Min(config.ContextLength, DefaultContext);
     }
 
@@ -50,6 +54,10 @@ public sealed class Model : IDisposable
 
     /// <summary>Text to tokens and back.</summary>
     public Tokenizer Tokenizer { get; }
+
+    /// <summary>How the model wants conversations written, or null where its files hold no template.</summary>
+    /// <exception cref="ChatTemplateException">The template is not the Jinja that is supported.</exception>
+    public ChatTemplate? ChatTemplate => _template.Value;
 
     /// <summary>Where it runs.</summary>
     public DeviceInfo DeviceInfo => Device.Info;
@@ -101,6 +109,12 @@ public sealed class Model : IDisposable
         }
     }
 
+    /// <summary>A conversation as token ids, written by the model's template. What messages hold is text and never a control token.</summary>
+    /// <exception cref="ChatTemplateException">The template refuses the messages, or fails on them.</exception>
+    /// <exception cref="InvalidOperationException">The model has no template.</exception>
+    public int[] EncodeChat(ChatTemplateInput input) => Decoding.ChatPrompt.Encode(
+        Tokenizer, ChatTemplate ?? throw new InvalidOperationException("the model's files hold no chat template: give the prompt as text"), input);
+
     /// <summary>Frees the weights; sessions that still run keep what they use until they are disposed.</summary>
     public void Dispose()
     {
@@ -132,7 +146,7 @@ public sealed class Model : IDisposable
             using ComputeStream stream = device.CreateStream();
             ModelWeights weights = ModelWeights.Load(source, config, stream, progress, cancellation);
             stream.Synchronize();
-            return new Model(options, device, config, tokenizer, weights, kvType);
+            return new Model(options, device, config, tokenizer, source.ReadChatTemplate(), weights, kvType);
         }
         catch
         {

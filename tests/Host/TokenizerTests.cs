@@ -165,7 +165,7 @@ public class TokenizerTests
         foreach (string name in new[] { "ggml-vocab-gpt-2.gguf", "ggml-vocab-deepseek-llm.gguf", "qwen2/vocab.gguf" })
         {
             Tokenizer tokenizer = Load(SharedData.PathOf("tokenizers", name));
-            for (int round = 0; round < 400; round++)
+            for (int round = 0; round < 10_000; round++)
             {
                 StringBuilder text = new();
                 for (int length = random.Next(1, 30); length > 0; length--)

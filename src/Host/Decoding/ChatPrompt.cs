@@ -1,29 +1,37 @@
+using Sluice.Templates;
 using Sluice.Tokenization;
 
 namespace Sluice.Decoding;
 
 /// <summary>
-/// A conversation as token ids: the marks around each message are the vocabulary's own special tokens, and what a person
-/// or the model says is text and never a mark. A vocabulary without such marks gets the messages as plain text, one after another.
+/// A conversation as token ids, written by the model's chat template. What a person or the model says is text and never a control token.
+/// A model without a template gets the marks that its vocabulary has (ChatML, Llama 3), or else the messages as plain text.
 /// </summary>
 public sealed class ChatPrompt
 {
     private readonly Tokenizer _tokenizer;
-    private readonly string? _system;
-    private readonly List<int> _ids = [];
-    private readonly string _beforeRole, _afterRole, _end;
-    private int _before;
+    private readonly ChatTemplate? _template;
+    private readonly (string BeforeRole, string AfterRole, string End) _marks;
+    private readonly List<ChatMessage> _messages = [];
+    private readonly int _kept;
 
     /// <param name="tokenizer">The model's.</param>
+    /// <param name="template">The model's, or null where it has none.</param>
     /// <param name="system">What the model is told first; null: nothing.</param>
-    public ChatPrompt(Tokenizer tokenizer, string? system)
+    public ChatPrompt(Tokenizer tokenizer, ChatTemplate? template, string? system)
     {
-        (_tokenizer, _system) = (tokenizer, system);
-        (Format, _beforeRole, _afterRole, _end) =
-            Has("<|im_start|>", "<|im_end|>") ? ("ChatML", "<|im_start|>", "\n", "<|im_end|>\n")
-            : Has("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>") ? ("Llama 3", "<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>")
-            : ("plain text", "", "", "");
-        Reset();
+        (_tokenizer, _template) = (tokenizer, template);
+        (Format, _marks) =
+            template is not null ? ("the model's template", default)
+            : Has("<|im_start|>", "<|im_end|>") ? ("ChatML", ("<|im_start|>", "\n", "<|im_end|>\n"))
+            : Has("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>") ? ("Llama 3", ("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>"))
+            : ("plain text", ("", "", ""));
+        if (system is not null)
+        {
+            _messages.Add(new ChatMessage("system", system));
+        }
+
+        _kept = _messages.Count;
 
         bool Has(params string[] marks) => marks.All(m => tokenizer.Find(m) is not null);
     }
@@ -31,60 +39,85 @@ public sealed class ChatPrompt
     /// <summary>The format's name.</summary>
     public string Format { get; }
 
-    private bool IsPlain => _beforeRole.Length == 0;
+    /// <summary>The conversation so far.</summary>
+    public IReadOnlyList<ChatMessage> Messages => _messages;
+
+    /// <summary>Renders a conversation by a template and encodes it.</summary>
+    /// <param name="tokenizer">The model's; its tokens that begin and end texts are put into the input.</param>
+    /// <param name="template">The model's.</param>
+    /// <param name="input">Messages, tools and the like.</param>
+    /// <exception cref="ChatTemplateException">The template refuses the messages, or fails on them.</exception>
+    public static int[] Encode(Tokenizer tokenizer, ChatTemplate template, ChatTemplateInput input)
+    {
+        RenderedChat chat = Render(tokenizer, template, input);
+        return tokenizer.Encode(chat.Text, [.. chat.Data.Select(r => r.Start..r.End)]);
+    }
+
+    /// <summary>Renders a conversation by a template.</summary>
+    /// <inheritdoc cref="Encode(Tokenizer, ChatTemplate, ChatTemplateInput)"/>
+    public static RenderedChat Render(Tokenizer tokenizer, ChatTemplate template, ChatTemplateInput input)
+    {
+        string? Name(int? id) => id is { } known ? tokenizer.NameOf(known) : null;
+        Dictionary<string, string> tokens = new(StringComparer.Ordinal);
+        if (Name(tokenizer.UnknownId) is { } unknown)
+        {
+            tokens["unk_token"] = unknown;
+        }
+
+        return template.Render(input with { BosToken = Name(tokenizer.BosId), EosToken = Name(tokenizer.EosId), Tokens = tokens });
+    }
 
     /// <summary>Forgets all but the system message.</summary>
-    public void Reset()
-    {
-        _ids.Clear();
-        if (_tokenizer.AddsBos && _tokenizer.BosId is { } bos)
-        {
-            _ids.Add(bos);
-        }
-
-        if (_system is { } text)
-        {
-            Say("system", text);
-        }
-
-        _before = _ids.Count;
-    }
+    public void Reset() => _messages.RemoveRange(_kept, _messages.Count - _kept);
 
     /// <summary>Adds what the person says; returns the whole prompt, up to where the model's answer begins.</summary>
+    /// <exception cref="ChatTemplateException">The template refuses the conversation; the question is not kept.</exception>
     public int[] Ask(string text)
     {
-        _before = _ids.Count;
-        Say("user", text);
-        Mark(IsPlain ? "" : _beforeRole + "assistant" + _afterRole);
-        return [.. _ids];
-    }
-
-    /// <summary>Adds the model's answer, without the token that ended it.</summary>
-    public void Answered(ReadOnlySpan<int> ids)
-    {
-        foreach (int id in ids)
+        _messages.Add(new ChatMessage("user", text));
+        try
         {
-            _ids.Add(id);
+            return _template is null ? Marked() : Encode(_tokenizer, _template, new ChatTemplateInput { Messages = [.. _messages], AddGenerationPrompt = true });
         }
-
-        Mark(_end);
+        catch (ChatTemplateException)
+        {
+            TakeBack();
+            throw;
+        }
     }
+
+    /// <summary>Adds the model's answer.</summary>
+    public void Answered(string text) => _messages.Add(new ChatMessage("assistant", text));
 
     /// <summary>Takes the last question back.</summary>
-    public void TakeBack() => _ids.RemoveRange(_before, _ids.Count - _before);
+    public void TakeBack() => _messages.RemoveAt(_messages.Count - 1);
 
-    private void Say(string role, string text)
+    private int[] Marked()
     {
-        Mark(IsPlain ? "" : _beforeRole + role + _afterRole);
-        _ids.AddRange(_tokenizer.Encode(text, addSpecial: false, parseSpecial: false));
-        Mark(_end);
-    }
-
-    private void Mark(string text)
-    {
-        if (text.Length > 0)
+        List<int> ids = [];
+        if (_tokenizer.AddsBos && _tokenizer.BosId is { } bos)
         {
-            _ids.AddRange(_tokenizer.Encode(text, addSpecial: false, parseSpecial: true));
+            ids.Add(bos);
+        }
+
+        foreach (ChatMessage message in _messages)
+        {
+            Begin(message.Role);
+            ids.AddRange(_tokenizer.Encode(message.Content!, addSpecial: false, parseSpecial: false));
+            Mark(_marks.End);
+        }
+
+        Begin("assistant");
+        return [.. ids];
+
+        void Begin(string role) => Mark(_marks.BeforeRole.Length == 0 ? "" : _marks.BeforeRole + role + _marks.AfterRole);
+
+        void Mark(string text)
+        {
+            if (text.Length > 0)
+            {
+                ids.AddRange(_tokenizer.Encode(text, addSpecial: false, parseSpecial: true));
+            }
         }
     }
 }

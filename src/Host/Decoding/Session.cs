@@ -174,6 +174,15 @@ public sealed class Session : IDisposable
         return all;
     }
 
+    /// <summary>f32 logits [V] behind the last token, computed as a generation does: what is common with the tokens before stays.</summary>
+    internal float[] NextLogits(ReadOnlySpan<int> tokens)
+    {
+        using Turn turn = new(this);
+        float[] row = new float[_model.Config.VocabularySize];
+        _stream.Download(CatchUp(tokens, default), row.AsSpan());
+        return row;
+    }
+
     /// <summary>Frees the pages and all else.</summary>
     public void Dispose()
     {

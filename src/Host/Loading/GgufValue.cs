@@ -116,6 +116,10 @@ public sealed class GgufValue
     public static GgufValue OfArray(ReadOnlySpan<float> values) =>
         new(GgufValueType.Array, GgufValueType.Float32, values.Length, MemoryMarshal.AsBytes(values).ToArray());
 
+    /// <summary>Makes an array of booleans.</summary>
+    public static GgufValue OfArray(ReadOnlySpan<bool> values) =>
+        new(GgufValueType.Array, GgufValueType.Bool, values.Length, MemoryMarshal.AsBytes(values).ToArray());
+
     /// <summary>Makes an array of strings.</summary>
     public static GgufValue OfArray(IReadOnlyCollection<string> values)
     {

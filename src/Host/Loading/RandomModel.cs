@@ -16,7 +16,6 @@ public readonly record struct ByteProgress(long Done, long Total);
 public static class RandomModel
 {
     private const int ChunkValues = 1 << 18;
-    private static readonly string[] SystemFolders = ["/dev/", "/proc/", "/sys/"];
 
     /// <summary>The types that matrices can be stored in.</summary>
     public static IReadOnlyList<TensorType> Types { get; } = [TensorType.F16, TensorType.Q8_0, TensorType.Q4_0];
@@ -43,33 +42,11 @@ public static class RandomModel
             throw new ArgumentException($"{TensorTypes.Name(type)} cannot be made; {string.Join(", ", Types.Select(TensorTypes.Name))} can", nameof(type));
         }
 
-        if (Directory.Exists(path) || IsSystems(path))
+        OutputPlace.File(path, stream =>
         {
-            throw new IOException($"{path}: is a folder or a device: name a file");
-        }
-
-        string partial = $"{path}.{Environment.ProcessId}.partial";
-        try
-        {
-            using (FileStream stream = new(partial, FileMode.CreateNew, FileAccess.Write, FileShare.None, 1))
-            {
-                Write(stream, shape, type, seed, progress, cancellation);
-            }
-
-            File.Move(partial, path, overwrite: true);
-        }
-        catch
-        {
-            File.Delete(partial);
-            throw;
-        }
-    }
-
-    // Where a rename would put a file in a device's place.
-    private static bool IsSystems(string path)
-    {
-        string full = Path.GetFullPath(path);
-        return !OperatingSystem.IsWindows() && SystemFolders.Any(root => full.StartsWith(root, StringComparison.Ordinal));
+            Write(stream, shape, type, seed, progress, cancellation);
+            return 0;
+        });
     }
 
     /// <summary>Writes a model to a stream, which need not seek.</summary>

@@ -47,6 +47,9 @@ public sealed record Architecture
     /// <summary>True where query, key and value projections have a bias in every model. In the others a bias is taken where the file has one.</summary>
     public bool RequiresQkvBias { get; init; }
 
+    /// <summary>True where the family's files hold query, key and value in one matrix, and gate and up in another. Both forms are read for every family.</summary>
+    public bool IsFused { get; init; }
+
     /// <summary>RMSNorm of queries and keys before RoPE.</summary>
     public QkNorm QkNorm { get; init; }
 
@@ -88,7 +91,7 @@ public sealed record Architecture
         new() { Name = "llama", Classes = ["LlamaForCausalLM", "MistralForCausalLM"], GgufRope = RopeKind.Interleaved },
         new() { Name = "qwen2", Classes = ["Qwen2ForCausalLM"], GgufRope = RopeKind.Half, RequiresQkvBias = true },
         new() { Name = "qwen3", Classes = ["Qwen3ForCausalLM"], GgufRope = RopeKind.Half, QkNorm = QkNorm.Head },
-        new() { Name = "phi3", Classes = ["Phi3ForCausalLM"], GgufRope = RopeKind.Half },
+        new() { Name = "phi3", Classes = ["Phi3ForCausalLM"], GgufRope = RopeKind.Half, IsFused = true },
         new()
         {
             Name = "gemma", Classes = ["GemmaForCausalLM"], GgufRope = RopeKind.Half, Activation = Activation.GeluTanh,

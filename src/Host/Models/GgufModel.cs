@@ -10,6 +10,14 @@ public sealed class GgufModel : ModelSource
 {
     private const int MostParts = 9_999;
 
+    private static readonly Dictionary<TensorType, WeightEncoding> Encodings = new()
+    {
+        [TensorType.F32] = WeightEncoding.F32, [TensorType.F16] = WeightEncoding.F16, [TensorType.BF16] = WeightEncoding.BF16,
+        [TensorType.Q4_0] = WeightEncoding.Q4_0, [TensorType.Q4_1] = WeightEncoding.Q4_1, [TensorType.Q5_0] = WeightEncoding.Q5_0,
+        [TensorType.Q5_1] = WeightEncoding.Q5_1, [TensorType.Q8_0] = WeightEncoding.Q8_0, [TensorType.Q4_K] = WeightEncoding.Q4K,
+        [TensorType.Q5_K] = WeightEncoding.Q5K, [TensorType.Q6_K] = WeightEncoding.Q6K,
+    };
+
     private readonly List<GgufFile> _files = [];
     private readonly Dictionary<string, (GgufFile File, GgufTensor Tensor)> _tensors = new(StringComparer.Ordinal);
 
@@ -64,6 +72,12 @@ public sealed class GgufModel : ModelSource
             ? (stem[..^15], number, count) : null;
     }
 
+    /// <summary>What the library calls a type, or null where it does not compute with it.</summary>
+    internal static WeightEncoding? EncodingOf(TensorType type) => Encodings.TryGetValue(type, out WeightEncoding encoding) ? encoding : null;
+
+    /// <summary>The type that holds an encoding as it is, or null.</summary>
+    internal static TensorType? TypeOf(WeightEncoding encoding) => Encodings.Where(e => e.Value == encoding).Select(e => (TensorType?)e.Key).FirstOrDefault();
+
     /// <inheritdoc/>
     public override Tokenizer ReadTokenizer() => Tokenizer.FromGguf(Head);
 
@@ -101,21 +115,7 @@ public sealed class GgufModel : ModelSource
         return new ModelTensor
         {
             Name = tensor.Name,
-            Encoding = tensor.Type switch
-            {
-                TensorType.F32 => WeightEncoding.F32,
-                TensorType.F16 => WeightEncoding.F16,
-                TensorType.BF16 => WeightEncoding.BF16,
-                TensorType.Q4_0 => WeightEncoding.Q4_0,
-                TensorType.Q4_1 => WeightEncoding.Q4_1,
-                TensorType.Q5_0 => WeightEncoding.Q5_0,
-                TensorType.Q5_1 => WeightEncoding.Q5_1,
-                TensorType.Q8_0 => WeightEncoding.Q8_0,
-                TensorType.Q4_K => WeightEncoding.Q4K,
-                TensorType.Q5_K => WeightEncoding.Q5K,
-                TensorType.Q6_K => WeightEncoding.Q6K,
-                _ => throw new UnsupportedModelException(file.Path, field, $"is stored as {TensorTypes.Name(tensor.Type)}, which is not supported"),
-            },
+            Encoding = EncodingOf(tensor.Type) ?? throw new UnsupportedModelException(file.Path, field, $"is stored as {TensorTypes.Name(tensor.Type)}, which is not supported"),
             Rank = tensor.Dimensions.Length,
             Rows = tensor.Rows,
             Columns = tensor.Columns,

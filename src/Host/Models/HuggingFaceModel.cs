@@ -42,7 +42,7 @@ public sealed class HuggingFaceModel : ModelSource
     public override IReadOnlyList<TensorInfo> Tensors => [.. _tensors.Values.Select(t => new TensorInfo(t.Tensor.Name, t.Tensor.DType, t.Tensor.Shape, t.Tensor.ByteLength))];
 
     /// <inheritdoc/>
-    public override Tokenizer ReadTokenizer() => throw new UnsupportedModelException(Path, "", "FromFolder");
+    public override Tokenizer ReadTokenizer() => Tokenizer.FromFolder(Path);
 
     /// <inheritdoc/>
     public override string? ReadChatTemplate()

@@ -15,6 +15,8 @@ public sealed record TensorInfo(string Name, string Type, IReadOnlyList<long> Sh
 /// </summary>
 public abstract class ModelSource : IDisposable
 {
+    private static readonly string[] TokenizerFiles = ["tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model"];
+
     private protected ModelSource(string path) => Path = path;
 
     /// <summary>The path as it was given.</summary>
@@ -40,6 +42,19 @@ public abstract class ModelSource : IDisposable
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         return Directory.Exists(path) ? HuggingFaceModel.OpenFolder(path, memoryMap) : GgufModel.Open(path, memoryMap);
+    }
+
+    /// <summary>The tokenizer of a model; a folder with nothing but tokenizer files, or a GGUF file with nothing but a vocabulary, will do.</summary>
+    /// <inheritdoc cref="Open"/>
+    public static Tokenizer OpenTokenizer(string path)
+    {
+        if (Directory.Exists(path) && Array.Exists(TokenizerFiles, f => File.Exists(System.IO.Path.Combine(path, f))))
+        {
+            return Tokenizer.FromFolder(path);
+        }
+
+        using ModelSource source = Open(path);
+        return source.ReadTokenizer();
     }
 
     /// <summary>Reads and checks sizes and constants; all tensors that they imply are there, of the right shape, and no others.</summary>

@@ -139,7 +139,7 @@ internal sealed class ModelTensors
         string field = $"tensor '{tensor.Name}'";
         if (tensor.Rank != rank || tensor.Rows != rows || tensor.Columns != columns)
         {
-            throw new ModelFormatException(tensor.File, field, $"is {tensor.Shape}, and {(rank == 1 ? $"{columns:N0}" : $"{rows:N0} x {columns:N0}")} (rows x columns) is expected");
+            throw new ModelFormatException(tensor.File, field, $"is {tensor.Shape}, and {(rank == 1 ? $"{columns:N0}" : $"{rows:N0} x {columns:N0} (rows x columns)")} is expected");
         }
 
         return rank == 2 || tensor.IsFloat ? tensor

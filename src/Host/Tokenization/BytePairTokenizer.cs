@@ -35,7 +35,7 @@ public sealed class BytePairTokenizer : Tokenizer
         }
 
         Pieces = pieces.Build();
-        _vocabulary = new BytePairVocabulary(data, words.Build(), MergeTable.Create(data), _preTokenizer.IgnoresMerges);
+        _vocabulary = new BytePairVocabulary(data, words.Build(), MergeTable.Create(data.Merges ?? throw new ModelFormatException(data.File, "tokenizer.ggml.merges", "is missing")), _preTokenizer.IgnoresMerges);
     }
 
     /// <inheritdoc/>
@@ -43,7 +43,7 @@ public sealed class BytePairTokenizer : Tokenizer
 
     private protected override ByteStrings Pieces { get; }
 
-    private protected override void EncodePlain(ReadOnlySpan<byte> text, bool afterSpecial, List<int> ids)
+    private protected override void EncodePlain(ReadOnlySpan<byte> text, in Segment segment, List<int> ids)
     {
         if (!_idle.TryTake(out BytePairEncoder? encoder))
         {
@@ -54,7 +54,7 @@ public sealed class BytePairTokenizer : Tokenizer
         _idle.Add(encoder);
     }
 
-    private static PreTokenizer Resolve(TokenizerData data) => PreTokenizer.Find(data.PreTokenizer)
+    private static PreTokenizer Resolve(TokenizerData data) => PreTokenizer.Find(data.PreTokenizer ?? "default")
         ?? throw new UnsupportedModelException(data.File, "tokenizer.ggml.pre", $"'{data.PreTokenizer}' is not supported; supported are {string.Join(", ", PreTokenizer.KnownNames)}");
 }
 

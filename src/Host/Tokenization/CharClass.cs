@@ -89,7 +89,8 @@ internal static class CharClass
         return position;
     }
 
-    private static byte Of(Rune rune)
+    /// <summary>The class of a code point.</summary>
+    public static byte Of(Rune rune)
     {
         if (Rune.IsWhiteSpace(rune))
         {

@@ -1,5 +1,4 @@
 using System.Numerics;
-using Sluice.Loading;
 
 namespace Sluice.Tokenization;
 
@@ -9,7 +8,6 @@ internal sealed class MergeTable
     public const int None = int.MaxValue;
 
     private const ulong Empty = ulong.MaxValue;
-    private const string Key = "tokenizer.ggml.merges";
 
     private readonly ulong[] _pairs;
     private readonly (int Rank, int Token)[] _merges;
@@ -24,36 +22,13 @@ internal sealed class MergeTable
         Array.Fill(_pairs, Empty);
     }
 
-    public static MergeTable Create(TokenizerData data)
+    /// <summary>Makes the table of a list of merges. Of equal pairs the first counts, or the last where <paramref name="lastCounts"/>.</summary>
+    public static MergeTable Create(MergeList merges, bool lastCounts = false)
     {
-        GgufValue merges = data.Merges ?? throw new ModelFormatException(data.File, Key, "is missing");
-        if (merges.Count > TokenizerData.MostTokens)
+        MergeTable table = new(merges.Count);
+        for (int rank = 0; rank < merges.Count; rank++)
         {
-            throw new ModelFormatException(data.File, Key, $"has {merges.Count:N0} merges, and at most {TokenizerData.MostTokens:N0} are allowed");
-        }
-
-        MergeTable table = new((int)merges.Count);
-        byte[] joined = new byte[256];
-        int rank = 0;
-        foreach (ReadOnlySpan<byte> merge in merges.EnumerateStrings())
-        {
-            int blank = merge.Length < 3 ? -1 : merge[1..].IndexOf((byte)' ') + 1;
-            if (blank <= 0 || blank == merge.Length - 1)
-            {
-                throw new ModelFormatException(data.File, Key, $"merge {rank:N0} is {TokenizerData.Show(merge)}, and 'left right' is expected");
-            }
-
-            if (joined.Length < merge.Length)
-            {
-                joined = new byte[merge.Length * 2];
-            }
-
-            merge[..blank].CopyTo(joined);
-            merge[(blank + 1)..].CopyTo(joined.AsSpan(blank));
-            int left = Find(data, rank, merge[..blank]);
-            int right = Find(data, rank, merge[(blank + 1)..]);
-            int token = Find(data, rank, joined.AsSpan(0, merge.Length - 1));
-            table.Add(left, right, rank++, token);
+            table.Add(merges.Left[rank], merges.Right[rank], rank, merges.Result[rank], lastCounts);
         }
 
         return table;
@@ -80,18 +55,11 @@ internal sealed class MergeTable
         }
     }
 
-    private static int Find(TokenizerData data, int rank, ReadOnlySpan<byte> text)
-    {
-        int id = data.Index.Find(text);
-        return id >= 0 ? id : throw new ModelFormatException(data.File, Key, $"merge {rank:N0} names {TokenizerData.Show(text)}, which is no token");
-    }
-
     private static ulong Pair(int left, int right) => ((ulong)(uint)left << 32) | (uint)right;
 
     private int Slot(ulong pair) => (int)((pair * 0x9E3779B97F4A7C15) >> _shift);
 
-    // Of equal pairs the first counts.
-    private void Add(int left, int right, int rank, int token)
+    private void Add(int left, int right, int rank, int token, bool lastCounts)
     {
         ulong pair = Pair(left, right);
         int slot = Slot(pair);
@@ -99,6 +67,7 @@ internal sealed class MergeTable
         {
             if (_pairs[slot] == pair)
             {
+                _merges[slot] = lastCounts ? (rank, token) : _merges[slot];
                 return;
             }
 

@@ -66,14 +66,14 @@ public sealed class SentencePieceTokenizer : Tokenizer
         return next < 0 ? marked.Length : at + next;
     }
 
-    private protected override void EncodePlain(ReadOnlySpan<byte> text, bool afterSpecial, List<int> ids)
+    private protected override void EncodePlain(ReadOnlySpan<byte> text, in Segment segment, List<int> ids)
     {
         if (!_idle.TryTake(out SentencePieceEncoder? encoder))
         {
             encoder = new SentencePieceEncoder(_vocabulary);
         }
 
-        encoder.Encode(text, AddsSpacePrefix && afterSpecial, ids);
+        encoder.Encode(text, AddsSpacePrefix && segment.AfterSpecial, ids);
         _idle.Add(encoder);
     }
 

@@ -8,20 +8,30 @@ namespace Sluice.Tokenization;
 public abstract class Tokenizer
 {
     private readonly TokenizerData _data;
-    private readonly SpecialTokens _userDefined;
-    private readonly SpecialTokens _allSpecial;
+    private readonly AddedTokens _added;
+    private readonly int[] _prefix;
+    private readonly int[] _suffix;
 
-    private protected Tokenizer(TokenizerData data, bool addsBosByDefault)
+    // inText: tokens that are not looked for here, but by EncodePlain in the normalized text.
+    private protected Tokenizer(TokenizerData data, bool addsBosByDefault, HashSet<int>? inText = null)
     {
         _data = data;
-        AddsBos = (data.AddsBos ?? addsBosByDefault) && data.BosId is not null;
-        AddsEos = data.AddsEos && data.EosId is not null;
-        int[] ids = [.. Enumerable.Range(0, data.Count)];
-        _userDefined = new SpecialTokens(data.Texts, ids.Where(id => data.Kinds[id] == TokenKind.UserDefined));
-        _allSpecial = new SpecialTokens(data.Texts, ids.Where(id => data.Kinds[id] is TokenKind.UserDefined or TokenKind.Control or TokenKind.Unknown));
+        bool bos = (data.AddsBos ?? addsBosByDefault) && data.BosId is not null;
+        bool eos = data.AddsEos && data.EosId is not null;
+        _prefix = data.Prefix ?? (bos ? [data.BosId!.Value] : []);
+        _suffix = data.Suffix ?? (eos ? [data.EosId!.Value] : []);
+        AddsBos = data.BosId is int first && _prefix.Contains(first);
+        AddsEos = data.EosId is int last && _suffix.Contains(last);
+        IEnumerable<int> ids = Enumerable.Range(0, data.Count).Where(id => inText is null || !inText.Contains(id));
+        _added = new AddedTokens(data.Texts, ids.Where(id => data.Kinds[id] is TokenKind.UserDefined or TokenKind.Control or TokenKind.Unknown), id => id,
+            id => data.Kinds[id] is TokenKind.Control or TokenKind.Unknown, data.AddedOptions);
     }
 
-    /// <summary>The kind of vocabulary, as <c>tokenizer.ggml.model</c> names it: <c>llama</c> (SentencePiece BPE) or <c>gpt2</c> (byte-level BPE).</summary>
+    /// <summary>What a tokenizer is made from, for those who write it to another file.</summary>
+    internal TokenizerData Data => _data;
+
+    /// <summary>The kind of vocabulary, as <c>tokenizer.ggml.model</c> names it, whatever the file: <c>gpt2</c> (byte-level BPE), <c>llama</c> (SentencePiece
+    /// BPE), <c>t5</c> (Unigram), <c>bert</c> (WordPiece), <c>gemma4</c> (BPE over SentencePiece's marks); or <c>bpe</c> and <c>wordlevel</c>, which GGUF does not have.</summary>
     public abstract string Model { get; }
 
     /// <summary>Number of tokens; ids are below it.</summary>
@@ -58,10 +68,23 @@ public abstract class Tokenizer
         return model switch
         {
             "llama" => new SentencePieceTokenizer(TokenizerData.FromGguf(file)),
+            "gpt2" when GgufPipelines.IsCharacterPair(file) => GgufPipelines.CharacterPair(file),
             "gpt2" => new BytePairTokenizer(TokenizerData.FromGguf(file)),
-            _ => throw new UnsupportedModelException(file.Path, Key, $"'{model}' is not supported; supported are llama (SentencePiece BPE) and gpt2 (byte-level BPE)"),
+            "gemma4" => GgufPipelines.CharacterPair(file),
+            "t5" => GgufPipelines.Unigram(file),
+            "bert" => GgufPipelines.WordPiece(file),
+            _ => throw new UnsupportedModelException(file.Path, Key, $"'{model}' is not supported; supported are llama (SentencePiece BPE), gpt2 (byte-level BPE), t5 (Unigram), bert (WordPiece) and gemma4"),
         };
     }
+
+    /// <summary>
+    /// Makes the tokenizer of a Hugging Face folder: from tokenizer.json, or else vocab.json and merges.txt, or vocab.txt; with what
+    /// tokenizer_config.json, special_tokens_map.json, generation_config.json and config.json tell of special tokens.
+    /// </summary>
+    /// <exception cref="FileNotFoundException">None of these files is there.</exception>
+    /// <exception cref="ModelFormatException">A file is malformed or inconsistent.</exception>
+    /// <exception cref="UnsupportedModelException">A file names a component that is not supported.</exception>
+    public static Tokenizer FromFolder(string folder) => HuggingFaceFolder.Load(folder);
 
     /// <summary>Encodes a text.</summary>
     /// <param name="text">The text; lone surrogates are encoded as U+FFFD.</param>
@@ -70,22 +93,24 @@ public abstract class Tokenizer
     public int[] Encode(string text, bool addSpecial = true, bool parseSpecial = false)
     {
         ArgumentNullException.ThrowIfNull(text);
-        byte[] rented = ArrayPool<byte>.Shared.Rent(Encoding.UTF8.GetMaxByteCount(text.Length));
-        try
-        {
-            int length = Encoding.UTF8.GetBytes(text, rented);
-            List<int> ids = new((length / 3) + 2);
-            Encode(rented.AsSpan(0, length), ids, addSpecial, parseSpecial);
-            return [.. ids];
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(rented);
-        }
+        return Encode(text, [], addSpecial, parseSpecial);
+    }
+
+    /// <summary>
+    /// Encodes a text that a chat template made. Control tokens in it are read as such, but where one touches a message's content:
+    /// what a user typed is never a control token. Everything else is encoded as <see cref="Encode(string, bool, bool)"/> does.
+    /// </summary>
+    /// <param name="text">The text; lone surrogates are encoded as U+FFFD.</param>
+    /// <param name="data">Ranges of its characters that are contents, in any order; empty ones count for nothing.</param>
+    /// <param name="addSpecial">True to put BOS in front and EOS behind, where the model wants them; templates mostly write them themselves.</param>
+    /// <exception cref="ArgumentOutOfRangeException">A range is not within the text.</exception>
+    public int[] Encode(string text, ReadOnlySpan<Range> data, bool addSpecial = false)
+    {
+        ArgumentNullException.ThrowIfNull(text);
+        return Encode(text, Utf8Ranges(text, data), addSpecial, parseSpecial: true);
     }
 
     /// <summary>Encodes UTF-8 text and appends its ids to <paramref name="ids"/>.</summary>
-    /// <inheritdoc cref="Encode(string, bool, bool)" path="/param"/>
     /// <param name="utf8">The text.</param>
     /// <param name="ids">Where the ids are appended.</param>
     /// <param name="addSpecial">True to put BOS in front and EOS behind, where the model wants them.</param>
@@ -93,37 +118,7 @@ public abstract class Tokenizer
     public void Encode(ReadOnlySpan<byte> utf8, List<int> ids, bool addSpecial = true, bool parseSpecial = false)
     {
         ArgumentNullException.ThrowIfNull(ids);
-        if (addSpecial && AddsBos)
-        {
-            ids.Add(BosId!.Value);
-        }
-
-        SpecialTokens special = parseSpecial ? _allSpecial : _userDefined;
-        bool afterSpecial = true;
-        int start = 0;
-        while (start < utf8.Length)
-        {
-            int id = special.Find(utf8, start, out int position);
-            if (position > start)
-            {
-                EncodePlain(utf8[start..position], afterSpecial, ids);
-                afterSpecial = false;
-            }
-
-            if (id < 0)
-            {
-                break;
-            }
-
-            ids.Add(id);
-            afterSpecial = true;
-            start = position + _data.Texts[id].Length;
-        }
-
-        if (addSpecial && AddsEos)
-        {
-            ids.Add(EosId!.Value);
-        }
+        Encode(utf8, [], ids, addSpecial, parseSpecial);
     }
 
     /// <summary>
@@ -192,8 +187,113 @@ public abstract class Tokenizer
     /// <summary>The bytes of each token.</summary>
     private protected abstract ByteStrings Pieces { get; }
 
-    /// <summary>Encodes text without special tokens in it. <paramref name="afterSpecial"/>: it stands at the start, or after a special token.</summary>
-    private protected abstract void EncodePlain(ReadOnlySpan<byte> text, bool afterSpecial, List<int> ids);
+    /// <summary>Encodes text without added tokens in it.</summary>
+    private protected abstract void EncodePlain(ReadOnlySpan<byte> text, in Segment segment, List<int> ids);
+
+    /// <summary>Where a stretch of plain text stands.</summary>
+    /// <param name="AfterSpecial">At the start, or after an added token.</param>
+    /// <param name="AtStart">At the start.</param>
+    /// <param name="Controls">Control tokens may be read in it, where that is left to <see cref="EncodePlain"/>.</param>
+    private protected readonly record struct Segment(bool AfterSpecial, bool AtStart, bool Controls);
+
+    // Ranges of bytes, in order and apart.
+    private static (int Start, int End)[] Utf8Ranges(string text, ReadOnlySpan<Range> data)
+    {
+        List<(int Start, int End)> ranges = [];
+        foreach (Range range in data)
+        {
+            (int offset, int length) = range.GetOffsetAndLength(text.Length);
+            if (length > 0)
+            {
+                ranges.Add((offset, offset + length));
+            }
+        }
+
+        ranges.Sort();
+        List<(int Start, int End)> bytes = [];
+        int chars = 0;
+        int at = 0;
+        foreach ((int start, int end) in ranges)
+        {
+            if (end <= chars)
+            {
+                continue;
+            }
+
+            int from = Math.Max(start, chars);
+            at += Encoding.UTF8.GetByteCount(text.AsSpan(chars, from - chars));
+            int length = Encoding.UTF8.GetByteCount(text.AsSpan(from, end - from));
+            bytes.Add((at, at + length));
+            (chars, at) = (end, at + length);
+        }
+
+        return [.. bytes];
+    }
+
+    private int[] Encode(string text, ReadOnlySpan<(int Start, int End)> data, bool addSpecial, bool parseSpecial)
+    {
+        byte[] rented = ArrayPool<byte>.Shared.Rent(Encoding.UTF8.GetMaxByteCount(text.Length));
+        try
+        {
+            int length = Encoding.UTF8.GetBytes(text, rented);
+            List<int> ids = new((length / 3) + 2);
+            Encode(rented.AsSpan(0, length), data, ids, addSpecial, parseSpecial);
+            return [.. ids];
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(rented);
+        }
+    }
+
+    private void Encode(ReadOnlySpan<byte> utf8, ReadOnlySpan<(int Start, int End)> data, List<int> ids, bool addSpecial, bool parseSpecial)
+    {
+        if (addSpecial)
+        {
+            ids.AddRange(_prefix);
+        }
+
+        bool afterSpecial = true;
+        int start = 0;
+        int search = 0;
+        while (start < utf8.Length)
+        {
+            int id = _added.Find(utf8, search, start, parseSpecial, data, out int from, out search, out int stop);
+            if (from > start)
+            {
+                bool controls = parseSpecial && !IsPartOfData(data, start, from);
+                EncodePlain(utf8[start..from], new Segment(afterSpecial, start == 0, controls), ids);
+                afterSpecial = false;
+            }
+
+            if (id < 0)
+            {
+                break;
+            }
+
+            ids.Add(id);
+            afterSpecial = true;
+            start = stop;
+        }
+
+        if (addSpecial)
+        {
+            ids.AddRange(_suffix);
+        }
+    }
+
+    private static bool IsPartOfData(ReadOnlySpan<(int Start, int End)> data, int start, int end)
+    {
+        foreach ((int from, int to) in data)
+        {
+            if (from < end && to > start)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
 
     private void RequireId(int id)
     {

@@ -35,7 +35,7 @@ internal sealed class TokenizerData
     private static readonly string[] EndTexts =
     [
         "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>",
-        "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>", "<end_of_utterance>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
+        "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "[EOT]", "[e~[", "<end_of_utterance>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
     ];
 
     /// <summary>The file's path, for errors.</summary>
@@ -53,11 +53,50 @@ internal sealed class TokenizerData
     /// <summary>SentencePiece's scores (the higher merges first), or null.</summary>
     public float[]? Scores { get; init; }
 
-    /// <summary>BPE's merges as "left right", the first merges first, or null.</summary>
-    public GgufValue? Merges { get; init; }
+    /// <summary>The kind of vocabulary: what <see cref="Tokenizer.Model"/> gives.</summary>
+    public required string Model { get; init; }
 
-    /// <summary>The pre-tokenizer's name.</summary>
-    public string PreTokenizer { get; init; } = "default";
+    /// <summary>BPE's merges, the first merges first, or null.</summary>
+    public MergeList? Merges { get; init; }
+
+    /// <summary>The pre-tokenizer's name in <c>tokenizer.ggml.pre</c>. From a tokenizer.json: the name whose expressions are the same, or null where there is none.</summary>
+    public string? PreTokenizer { get; init; }
+
+    /// <summary>The tokenizer.json that this comes from, or null.</summary>
+    public string? TokenizerJson { get; init; }
+
+    /// <summary>What <c>addSpecial</c> puts in front; null where BOS and its flag tell.</summary>
+    public int[]? Prefix { get; init; }
+
+    /// <summary>What <c>addSpecial</c> puts behind; null where EOS and its flag tell.</summary>
+    public int[]? Suffix { get; init; }
+
+    /// <summary>How added tokens are found, by id; null where all are found plainly.</summary>
+    public AddedTokenOptions[]? AddedOptions { get; init; }
+
+    /// <summary>BERT's and Unigram's character map, or null.</summary>
+    public byte[]? CharsMap { get; init; }
+
+    /// <summary>What stands before WordPiece's pieces that continue a word ("##"); null where those that begin one are marked instead, as in GGUF.</summary>
+    public string? ContinuingPrefix { get; init; }
+
+    /// <summary>True where text is brought to NFC first, which GGUF cannot say.</summary>
+    public bool ComposesFirst { get; init; }
+
+    /// <summary>True where text becomes lower case first (WordPiece).</summary>
+    public bool Lowercase { get; init; } = true;
+
+    /// <summary>True where accents go first (WordPiece).</summary>
+    public bool StripsAccents { get; init; } = true;
+
+    /// <summary>True where a word that is a token is that token, whatever the merges would give; null where the pre-tokenizer's name tells.</summary>
+    public bool? IgnoresMerges { get; init; }
+
+    /// <summary>True where blanks that follow each other count as one (Unigram).</summary>
+    public bool RemovesExtraSpaces { get; init; }
+
+    /// <summary>Fills a batch, or null.</summary>
+    public int? PadId { get; init; }
 
     public int? BosId { get; init; }
 
@@ -100,8 +139,13 @@ internal sealed class TokenizerData
         ByteStrings texts = builder.Build();
         ByteStringIndex index = IndexOf(file.Path, texts);
         // SentencePiece's own numbers, which old files do not repeat.
-        bool usual = metadata.GetText("tokenizer.ggml.model") == "llama" && count > 2;
-        int? eos = Id(file, "eos", count) ?? (usual ? 2 : null);
+        string model = metadata.GetText("tokenizer.ggml.model") ?? "";
+        bool usual = model == "llama" && count > 2;
+        bool bert = model == "bert";
+        bool t5 = model == "t5" && count > 2;
+        int? eos = Id(file, "eos", count) ?? (usual ? 2 : t5 ? 1 : null);
+        // The key is misspelt in the format itself.
+        int? separator = bert ? Id(file, "seperator", count) ?? Named(index, "[SEP]"u8) : null;
         int? eot = Id(file, "eot", count);
         return new TokenizerData
         {
@@ -110,14 +154,21 @@ internal sealed class TokenizerData
             Index = index,
             Kinds = ReadKinds(file, count),
             Scores = ReadScores(file, count),
-            Merges = metadata.GetStrings("tokenizer.ggml.merges"),
-            PreTokenizer = metadata.GetText("tokenizer.ggml.pre") ?? "default",
-            BosId = Id(file, "bos", count) ?? (usual ? 1 : null),
-            EosId = eos,
+            Model = model,
+            Lowercase = metadata.GetBoolean("tokenizer.ggml.normalizer.lowercase") ?? true,
+            StripsAccents = metadata.GetBoolean("tokenizer.ggml.normalizer.strip_accents") ?? metadata.GetBoolean("tokenizer.ggml.normalizer.lowercase") ?? true,
+            Merges = model is "gpt2" or "gemma4" && metadata.GetStrings("tokenizer.ggml.merges") is { } merges ? MergeList.FromGguf(file.Path, merges, index) : null,
+            PreTokenizer = metadata.GetText("tokenizer.ggml.pre") ?? (model == "gpt2" ? "default" : null),
+            CharsMap = ReadCharsMap(file),
+            RemovesExtraSpaces = metadata.GetBoolean("tokenizer.ggml.remove_extra_whitespaces") ?? false,
+            PadId = Id(file, "padding", count),
+            Suffix = bert && separator is int sep ? [sep] : null,
+            BosId = Id(file, "bos", count) ?? (bert ? Id(file, "cls", count) ?? Named(index, "[CLS]"u8) : usual ? 1 : null),
+            EosId = eos ?? separator,
             EotId = eot,
-            UnknownId = Id(file, "unknown", count) ?? (usual ? 0 : null),
+            UnknownId = Id(file, "unknown", count) ?? (usual ? 0 : t5 ? 2 : bert ? Named(index, "[UNK]"u8) : null),
             AddsBos = metadata.GetBoolean("tokenizer.ggml.add_bos_token"),
-            AddsEos = metadata.GetBoolean("tokenizer.ggml.add_eos_token") ?? false,
+            AddsEos = metadata.GetBoolean("tokenizer.ggml.add_eos_token") ?? t5,
             AddsSpacePrefix = metadata.GetBoolean("tokenizer.ggml.add_space_prefix"),
             EndsGeneration = EndsOf(count, index, eos, eot, Id(file, "eom", count)),
         };
@@ -191,7 +242,21 @@ internal sealed class TokenizerData
 
     private static int? Id(GgufFile file, string name, int count) => file.Metadata.GetInteger($"tokenizer.ggml.{name}_token_id", 0, count - 1);
 
-    private static bool[] EndsOf(int count, ByteStringIndex index, params ReadOnlySpan<int?> named)
+    private static int? Named(ByteStringIndex index, ReadOnlySpan<byte> text) => index.Find(text) is >= 0 and int id ? id : null;
+
+    private static byte[]? ReadCharsMap(GgufFile file)
+    {
+        if (!file.Metadata.TryGet("tokenizer.ggml.precompiled_charsmap", out GgufValue? value))
+        {
+            return null;
+        }
+
+        return value.Type == GgufValueType.Array && value.ElementType is GgufValueType.UInt8 or GgufValueType.Int8 ? value.Bytes.ToArray()
+            : throw new ModelFormatException(file.Path, "tokenizer.ggml.precompiled_charsmap", $"is of type {value.Describe()}, and an array of bytes is expected");
+    }
+
+    /// <summary>True at the named tokens, and at those whose texts end an answer in the known chat formats.</summary>
+    public static bool[] EndsOf(int count, ByteStringIndex index, params ReadOnlySpan<int?> named)
     {
         bool[] ends = new bool[count];
         foreach (int? id in named)
@@ -208,6 +273,16 @@ internal sealed class TokenizerData
             if (id >= 0)
             {
                 ends[id] = true;
+            }
+        }
+
+        // In the Harmony format an answer goes on after <|end|>.
+        if ((index.Find("<|return|>"u8) >= 0 && index.Find("<|call|>"u8) >= 0) || (index.Find("<|calls|>"u8) >= 0 && index.Find("<|flush|>"u8) >= 0))
+        {
+            int end = index.Find("<|end|>"u8);
+            if (end >= 0)
+            {
+                ends[end] = false;
             }
         }
 

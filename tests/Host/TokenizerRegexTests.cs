@@ -1,0 +1,91 @@
+using System.Text;
+using Sluice.Tokenization;
+
+namespace Sluice.Tests.Host;
+
+public class TokenizerRegexTests
+{
+    private static readonly string[] Parts =
+    [
+        "a", "B", "the", " ", "  ", "\n", "\r\n", "\t", "7", "42", "é", "'s", "'S", "'\u017F", "'re", "'LL", "!", "...", "\u3000", "日本", "한국", "👍", "\u0301", "٣", "½", "$", "\u2028", "\u0000", "ǅ", "ʰ", "А", "(", "，",
+    ];
+
+    public static TheoryData<string> Known() =>
+    [
+        RegexTexts.Gpt2, RegexTexts.Gpt2 + @"|\s+", RegexTexts.Llama3, RegexTexts.Llama3Ascii, RegexTexts.Qwen2, RegexTexts.Qwen2Ascii, RegexTexts.Qwen35, RegexTexts.Qwen35Ascii,
+        RegexTexts.AnyDigits, RegexTexts.AnyDigitsAscii, @"[\r\n]", @"\p{N}", @"\p{N}+", @"\p{N}{1,3}", "[0-9][0-9][0-9]", @"\s+$", @"[\p{P}\$\+<=>\^~\|]+",
+        RegexTexts.DeepSeekWords, RegexTexts.DeepSeekPunctuation, RegexTexts.DeepSeekEastAsian,
+    ];
+
+    [Theory, MemberData(nameof(Known))]
+    public void Rules_by_hand_agree_with_the_expressions(string expression)
+    {
+        PreTokenizer hand = new([WordRules.Find(expression)!]);
+        PreTokenizer engine = new([RegexRule.Compile(expression, "f", "x")]);
+        Random random = new(9);
+        for (int round = 0; round < 3_000; round++)
+        {
+            StringBuilder text = new();
+            for (int length = random.Next(1, 16); length > 0; length--)
+            {
+                text.Append(random.Next(8) == 0 ? new Rune(random.Next(2) == 0 ? random.Next(0x3000) : random.Next(0x10000, 0x1F000)).ToString() : Parts[random.Next(Parts.Length)]);
+            }
+
+            // \s+$ is also true before a line feed; families isolate those first.
+            string line = expression == @"\s+$" ? text.ToString().Replace('\n', 'x') : text.ToString();
+            Assert.Equal(Split(engine, line), Split(hand, line));
+        }
+    }
+
+    [Theory]
+    [InlineData("a|ab", "xab", "x|a|b")]
+    [InlineData("(?:ab|a)c?", "abac", "ab|ac")]
+    [InlineData("a{2,3}", "aaaaa", "aaa|aa")]
+    [InlineData("a{2,3}?", "aaaaa", "aa|aa|a")]
+    [InlineData("a++b|a", "aaab", "aaab")]
+    [InlineData("(?>a|ab)c|b", "abc", "a|b|c")]
+    [InlineData("[a-c&&[^b]]+", "abcca", "a|b|cca")]
+    [InlineData("[^[:digit:]\\s]+", "ab 12c", "ab| 12|c")]
+    [InlineData("(?i)k+", "kK\u212Ax", "kK\u212A|x")]
+    [InlineData("(?i:a)b", "AbAB", "Ab|AB")]
+    [InlineData("(?<=a)b|(?<!a)c", "abcac", "a|b|c|ac")]
+    [InlineData("(?=(\\d{3})+(?!\\d))", "1234567", "1|234|567")]
+    [InlineData("^a|a$", "a\nba", "a|\nb|a")]
+    [InlineData("\\bfoo\\b", "foo foox foo", "foo| foox |foo")]
+    [InlineData("\\x41\\u0042\\x{43}", "xABC", "x|ABC")]
+    [InlineData("(?:a*)*b", "aaab", "aaab")]
+    [InlineData("\\p{Han}+|\\p{^L}", "a日本1b", "a|日本|1|b")]
+    [InlineData(".+?x", "abxcx", "abx|cx")]
+    [InlineData("a{,2}b", "aab", "aab")]
+    [InlineData("x{a}", "x{a}", "x{a}")]
+    public void Matches_are_those_of_the_expression(string expression, string text, string pieces) =>
+        Assert.Equal(pieces.Split('|'), Split(new PreTokenizer([RegexRule.Compile(expression, "f", "x")]), text));
+
+    [Theory]
+    [InlineData("(a"), InlineData("a)"), InlineData("[a"), InlineData("*a"), InlineData("\\p{Nonsense}"), InlineData("a\\"), InlineData("(?<=a*)b"), InlineData("\\1"), InlineData("(?P<n>a)"), InlineData("[b-a]")]
+    [InlineData("a{3,2}"), InlineData("(?:(?:a{1000}){1000}){1000}"), InlineData("\\x{110000}"), InlineData("a{99999}"), InlineData("(?"), InlineData("\\p{")]
+    public void A_malformed_expression_is_refused(string expression)
+    {
+        UnsupportedModelException error = Assert.Throws<UnsupportedModelException>(() => RegexRule.Compile(expression, "file", "field"));
+        Assert.StartsWith("file: field: the regular expression", error.Message);
+    }
+
+    [Fact]
+    public void Deep_nesting_is_refused() =>
+        Assert.Throws<UnsupportedModelException>(() => RegexRule.Compile(new string('(', 10_000) + new string(')', 10_000), "file", "field"));
+
+    [Fact]
+    public void An_expression_that_would_hang_is_stopped()
+    {
+        PreTokenizer splitter = new([RegexRule.Compile("(?:a|a)*b", "file", "field")]);
+        Assert.Contains("steps", Assert.Throws<UnsupportedModelException>(() => Split(splitter, new string('a', 2_000))).Message);
+    }
+
+    private static string[] Split(PreTokenizer splitter, string text)
+    {
+        byte[] bytes = Encoding.UTF8.GetBytes(text);
+        List<int> ends = [];
+        splitter.Split(bytes, ends, []);
+        return [.. ends.Select((end, i) => Encoding.UTF8.GetString(bytes, i == 0 ? 0 : ends[i - 1], end - (i == 0 ? 0 : ends[i - 1])))];
+    }
+}

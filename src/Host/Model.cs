@@ -126,7 +126,12 @@ public sealed class Model : IDisposable
     {
         using ModelSource source = ModelSource.Open(path, options.MemoryMap);
         ModelConfig config = source.ReadConfig();
-        Tokenizer tokenizer = source.ReadTokenizer();
+        Tokenizer tokenizer = source.ReadTokenizer().WithRows(config.VocabularySize);
+        if (tokenizer.VocabularySize > config.VocabularySize)
+        {
+            throw new ModelFormatException(path, "", $"has a vocabulary of {tokenizer.VocabularySize:N0} tokens, and the embedding has {config.VocabularySize:N0} rows");
+        }
+
         if (options.ContextLength is { } context && (context < 1 || context > config.ContextLength))
         {
             throw new ArgumentException($"a context of {context:N0} tokens was asked for, and the model was trained for {config.ContextLength:N0}: ask for 1 to that many");

@@ -107,7 +107,7 @@ public sealed class ConsoleTests : IDisposable
     [Fact]
     public void Reader_that_goes_ends_the_program()
     {
-        ProcessStartInfo start = new(Program(), ["generate", Stories(), "--prompt", "Once upon a time", "--ignore-eos", "--device", "cpu"]) { RedirectStandardOutput = true, RedirectStandardError = true };
+        ProcessStartInfo start = new(ConsoleProgram.Find(), ["generate", Stories(), "--prompt", "Once upon a time", "--ignore-eos", "--device", "cpu"]) { RedirectStandardOutput = true, RedirectStandardError = true };
         using Process process = Process.Start(start)!;
         process.StandardOutput.ReadLine();
         process.StandardOutput.Close();
@@ -197,36 +197,5 @@ public sealed class ConsoleTests : IDisposable
 
     private static (int Code, string Output, string Error) Run(params string[] arguments) => RunWith("", arguments);
 
-    private static (int Code, string Output, string Error) RunWith(string input, params string[] arguments)
-    {
-        ProcessStartInfo start = new(Program(), arguments) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
-        using Process process = Process.Start(start)!;
-        Task<string> error = process.StandardError.ReadToEndAsync();
-        process.StandardInput.Write(input);
-        process.StandardInput.Close();
-        string output = process.StandardOutput.ReadToEnd();
-        process.WaitForExit();
-        return (process.ExitCode, output, error.GetAwaiter().GetResult());
-    }
-
-    // The program that is named, or else the one that the build put beside these tests' own artifacts.
-    private static string Program()
-    {
-        if (Environment.GetEnvironmentVariable("SLUICE_CONSOLE") is { Length: > 0 } named)
-        {
-            return named;
-        }
-
-        for (DirectoryInfo? at = new(AppContext.BaseDirectory); at is not null; at = at.Parent)
-        {
-            string candidate = Path.Combine(at.FullName, "artifacts", "bin", "sluice");
-            if (File.Exists(candidate))
-            {
-                return candidate;
-            }
-        }
-
-        Assert.Skip("the console is not built (./build.sh builds it), and SLUICE_CONSOLE names none");
-        throw new InvalidOperationException();
-    }
+    private static (int Code, string Output, string Error) RunWith(string input, params string[] arguments) => ConsoleProgram.Run([], input, arguments);
 }

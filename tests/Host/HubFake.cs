@@ -34,6 +34,9 @@ internal sealed class HubFake : IDisposable
     /// <summary>Changes an answer of the file server.</summary>
     public Func<HubAnswer, HubAnswer> Change { get; set; } = a => a;
 
+    /// <summary>Whether the file server looks at If-Range.</summary>
+    public bool HonoursIfRange { get; set; } = true;
+
     public string Etag { get; set; } = "\"one\"";
 
     public string? ListedSha { get; set; }
@@ -130,7 +133,7 @@ internal sealed class HubFake : IDisposable
     {
         byte[] bytes = _files[Uri.UnescapeDataString(request.Path[6..request.Path.IndexOf('?', StringComparison.Ordinal)])];
         int from = 0;
-        if (request.Header("Range") is not null && (request.Header("If-Range") ?? Etag) == Etag)
+        if (request.Header("Range") is not null && (!HonoursIfRange || (request.Header("If-Range") ?? Etag) == Etag))
         {
             from = int.Parse(request.Header("Range")!["bytes=".Length..^1], CultureInfo.InvariantCulture);
         }

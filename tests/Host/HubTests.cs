@@ -103,6 +103,22 @@ public sealed class HubTests
     }
 
     [Fact]
+    public async Task Part_with_another_etag_is_not_joined()
+    {
+        using HubFake hub = new();
+        hub.With(Gguf, HubFake.Bytes(200_000, 5)).HonoursIfRange = false;
+        hub.Cuts.Enqueue(90_000);
+        hub.Change = a =>
+        {
+            hub.Etag = "\"two\"";
+            return a;
+        };
+        string path = await hub.PullAsync("org/model");
+        Assert.Equal(hub.File(Gguf), File.ReadAllBytes(path));
+        Assert.Equal(["", "bytes=90000-", ""], hub.Cdn.Requests.Select(r => r.Header("Range") ?? ""));
+    }
+
+    [Fact]
     public async Task Partial_file_of_other_bytes_is_found_out_and_brought_again()
     {
         using HubFake hub = new();

@@ -45,11 +45,11 @@ public class TokenizerWriterTests
     [Fact]
     public void Unigram_and_word_pieces_go_into_a_gguf_and_back()
     {
-        const string Unigram = """{"added_tokens":[{"id":0,"content":"<unk>","special":true},{"id":1,"content":"</s>","special":true}],"pre_tokenizer":{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true},"model":{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0],["</s>",0],["▁",-3],["a",-2],["b",-2.5],["▁a",-3.5],["ab",-3],["▁ab",-6]]}}""";
+        const string Unigram = """{"added_tokens":[{"id":0,"content":"<unk>","special":true},{"id":1,"content":"</s>","special":true}],"pre_tokenizer":{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true},"model":{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0],["</s>",0],["▁",-3],["a",-2],["b",-2.5],["▁a",-3.5],["ab",-3],["▁ab",-5]]}}""";
         const string Words = """{"added_tokens":[{"id":0,"content":"[UNK]","special":true},{"id":1,"content":"[CLS]","special":true},{"id":2,"content":"[SEP]","special":true}],"normalizer":{"type":"BertNormalizer","lowercase":true},"pre_tokenizer":{"type":"BertPreTokenizer"},"post_processor":{"type":"BertProcessing","sep":["[SEP]",2],"cls":["[CLS]",1]},"decoder":{"type":"WordPiece","prefix":"##"},"model":{"type":"WordPiece","unk_token":"[UNK]","vocab":{"[UNK]":0,"[CLS]":1,"[SEP]":2,"un":3,"##able":4,"##a":5,"!":6,"a":7}}}""";
         Tokenizer unigram = Through(Unigram, out Tokenizer gguf);
         Assert.Equal("t5", gguf.Model);
-        Assert.Equal([5, 4, 5, 4, 2, 0, 3], gguf.Encode("ab ab éa", addSpecial: false));
+        Assert.Equal([7, 7, 2, 0, 3], gguf.Encode("ab ab éa", addSpecial: false));
         Assert.Equal(unigram.Encode("ab ab éa b", addSpecial: false), gguf.Encode("ab ab éa b", addSpecial: false));
         Tokenizer words = Through(Words, out gguf);
         Assert.Equal("bert", gguf.Model);

@@ -54,6 +54,7 @@ internal readonly struct JsonValue
 
         try
         {
+            RequireSmallTree(file, field, utf8.Span);
             JsonElement top = JsonDocument.Parse(utf8, Strict).RootElement;
             return top.ValueKind == JsonValueKind.Object
                 ? new JsonValue(file, field, top)
@@ -66,6 +67,28 @@ internal readonly struct JsonValue
         catch (InvalidOperationException e)
         {
             throw new ModelFormatException(file, field, "holds text that is not valid Unicode", e);
+        }
+    }
+
+    // A parsed tree takes so many bytes a value beside the text; a text of nothing but brackets would make it many times the file.
+    private static void RequireSmallTree(string file, string field, ReadOnlySpan<byte> utf8)
+    {
+        const int TreeBytes = 12, Spare = 24 << 20;
+        if ((long)utf8.Length * TreeBytes <= Spare)
+        {
+            return;
+        }
+
+        Utf8JsonReader reader = new(utf8, new JsonReaderOptions { MaxDepth = MostDepth });
+        long values = 0;
+        while (reader.Read())
+        {
+            values++;
+        }
+
+        if (values * TreeBytes > utf8.Length + Spare)
+        {
+            throw new ModelFormatException(file, field, $"holds {values:N0} values in {utf8.Length:N0} bytes, which no model file has");
         }
     }
 

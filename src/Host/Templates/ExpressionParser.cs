@@ -1,118 +1,21 @@
 using System.Globalization;
-using System.Runtime.CompilerServices;
 using System.Text;
 
 namespace Sluice.Templates;
 
 /// <summary>Reads expressions from tokens: Jinja's grammar, one method a level of precedence.</summary>
-internal class ExpressionParser
+internal class ExpressionParser : TokenReader
 {
-    // Brackets and blocks within each other; CPython's own parser ends at 200 brackets.
-    private const int MostNesting = 200;
-
     // A chain such as a + b + c is a tree as deep as it is long.
     private const int MostDepth = 1000;
 
-    private readonly string _file;
-    private readonly string _source;
-    private readonly List<Token> _tokens;
-    private readonly List<int> _lines = [0];
-    private int _at;
-    private int _nesting;
-
     protected ExpressionParser(string file, string source)
+        : base(file, source)
     {
-        _file = file;
-        (_tokens, _source) = TemplateLexer.Read(file, source);
-        for (int i = _source.IndexOf('\n', StringComparison.Ordinal); i >= 0; i = _source.IndexOf('\n', i + 1))
-        {
-            _lines.Add(i + 1);
-        }
     }
 
     /// <summary>Which of <c>caller</c>, <c>kwargs</c> and <c>varargs</c> the macro that is being read uses; macros around it use them too.</summary>
     protected HashSet<string> SpecialNames { get; set; } = [];
-
-    protected Token Current => _tokens[_at];
-
-    protected Token Following => _tokens[Math.Min(_at + 1, _tokens.Count - 1)];
-
-    protected int Line => LineOf(Current);
-
-    protected Token Take() => Current.Kind == TokenKind.End ? Current : _tokens[_at++];
-
-    protected int LineOf(Token token)
-    {
-        int found = _lines.BinarySearch(token.At);
-        return found >= 0 ? found + 1 : ~found;
-    }
-
-    protected bool Skip(string op)
-    {
-        if (!Current.Is(op))
-        {
-            return false;
-        }
-
-        _at++;
-        return true;
-    }
-
-    protected bool SkipName(string name)
-    {
-        if (!Current.IsName(name))
-        {
-            return false;
-        }
-
-        _at++;
-        return true;
-    }
-
-    protected void Expect(string op)
-    {
-        if (!Skip(op))
-        {
-            throw Unexpected($"'{op}'");
-        }
-    }
-
-    protected void ExpectKeyword(string name)
-    {
-        if (!SkipName(name))
-        {
-            throw Unexpected($"'{name}'");
-        }
-    }
-
-    protected Token Expect(TokenKind kind, string what) => Current.Kind == kind ? Take() : throw Unexpected(what);
-
-    protected ChatTemplateException Unexpected(string expected) => Error(Current, $"{Describe(Current)} stands where {expected} is expected");
-
-    protected ChatTemplateException Error(Token at, string detail) => TemplateLexer.Error(_file, _source, at.At, detail);
-
-    protected void Enter()
-    {
-        // The second bound is for callers with little stack left.
-        if (++_nesting > MostNesting || !RuntimeHelpers.TryEnsureSufficientExecutionStack())
-        {
-            throw Error(Current, $"nests too deep: {_nesting} levels, and {MostNesting} are the most");
-        }
-    }
-
-    protected void Leave() => _nesting--;
-
-    protected static string Describe(Token token) => token.Kind switch
-    {
-        TokenKind.End => "the template's end",
-        TokenKind.BlockEnd => "the block's end",
-        TokenKind.PrintEnd => "the print statement's end",
-        TokenKind.Text => "a string",
-        TokenKind.Data => "text",
-        TokenKind.BlockBegin => "a block",
-        TokenKind.PrintBegin => "a print statement",
-        _ => $"'{(token.Text.Length > 40 ? token.Text[..40] + "..." : token.Text)}'",
-    };
 
     protected Expression ParseExpression(bool conditional = true) => conditional ? ParseConditional() : ParseJunction(false);
 

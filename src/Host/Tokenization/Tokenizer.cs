@@ -11,11 +11,12 @@ public abstract class Tokenizer
     private readonly AddedTokens _added;
     private readonly int[] _prefix;
     private readonly int[] _suffix;
+    private int _rows; // ids from the vocabulary's end up to here are a model's filling: no text, no meaning
 
     // inText: tokens that are not looked for here, but by EncodePlain in the normalized text.
     private protected Tokenizer(TokenizerData data, bool addsBosByDefault, HashSet<int>? inText = null)
     {
-        _data = data;
+        (_data, _rows) = (data, data.Count);
         bool bos = (data.AddsBos ?? addsBosByDefault) && data.BosId is not null;
         bool eos = data.AddsEos && data.EosId is not null;
         _prefix = data.Prefix ?? (bos ? [data.BosId!.Value] : []);
@@ -147,7 +148,7 @@ public abstract class Tokenizer
     public ReadOnlySpan<byte> TokenBytes(int id)
     {
         RequireId(id);
-        return Pieces[id];
+        return id < _data.Count ? Pieces[id] : [];
     }
 
     /// <summary>What a token is for.</summary>
@@ -155,7 +156,7 @@ public abstract class Tokenizer
     public TokenKind KindOf(int id)
     {
         RequireId(id);
-        return _data.Kinds[id];
+        return id < _data.Count ? _data.Kinds[id] : TokenKind.Unused;
     }
 
     /// <summary>True for control and unknown tokens, which are no text.</summary>
@@ -167,7 +168,7 @@ public abstract class Tokenizer
     public string NameOf(int id)
     {
         RequireId(id);
-        return Encoding.UTF8.GetString(_data.Texts[id]);
+        return id < _data.Count ? Encoding.UTF8.GetString(_data.Texts[id]) : "";
     }
 
     /// <summary>The token of that name in the vocabulary file, or null.</summary>
@@ -181,7 +182,14 @@ public abstract class Tokenizer
     public bool IsEndOfGeneration(int id)
     {
         RequireId(id);
-        return _data.EndsGeneration[id];
+        return id < _data.Count && _data.EndsGeneration[id];
+    }
+
+    /// <summary>Tells how many rows a model's embedding has: some have more than there are tokens, and such a row may be drawn.</summary>
+    internal Tokenizer WithRows(int rows)
+    {
+        _rows = Math.Max(rows, _data.Count);
+        return this;
     }
 
     /// <summary>The bytes of each token.</summary>
@@ -297,9 +305,9 @@ public abstract class Tokenizer
 
     private void RequireId(int id)
     {
-        if ((uint)id >= (uint)_data.Count)
+        if ((uint)id >= (uint)_rows)
         {
-            throw new ArgumentOutOfRangeException(nameof(id), $"token {id} is not in the vocabulary of {_data.Count:N0}");
+            throw new ArgumentOutOfRangeException(nameof(id), $"token {id} is not in the vocabulary of {_rows:N0}");
         }
     }
 }

@@ -7,11 +7,11 @@ namespace Sluice.Loading;
 /// <summary>A file's bytes by offset, memory-mapped or read on demand. Reads may come from any thread.</summary>
 internal sealed class FileSource : IDisposable
 {
-    private readonly SafeFileHandle _file;
+    private readonly SafeFileHandle? _file;
     private readonly MemoryMappedFile? _map;
     private readonly MemoryMappedViewAccessor? _view;
 
-    private FileSource(string path, SafeFileHandle file, long length, MemoryMappedFile? map, MemoryMappedViewAccessor? view)
+    private FileSource(string path, SafeFileHandle? file, long length, MemoryMappedFile? map, MemoryMappedViewAccessor? view)
     {
         Path = path;
         Length = length;
@@ -35,12 +35,18 @@ internal sealed class FileSource : IDisposable
         ArgumentException.ThrowIfNullOrEmpty(path);
         if (Directory.Exists(path))
         {
-            throw new UnsupportedModelException(path, "", "is a folder, and a GGUF file is expected");
+            throw new UnsupportedModelException(path, "", "is a folder, and a file is expected");
         }
 
         if (!File.Exists(path))
         {
             throw new FileNotFoundException($"model file '{path}' does not exist", path);
+        }
+
+        if (new FileInfo(path).Length == 0)
+        {
+            // Nothing to read; and what only seems to be empty, a pipe or a device, might never answer.
+            return new FileSource(path, null, 0, null, null);
         }
 
         SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read | FileShare.Delete);
@@ -57,7 +63,7 @@ internal sealed class FileSource : IDisposable
                 throw new ModelFormatException(path, "", "is not a regular file, and a model must be read at any offset", e);
             }
 
-            if (!memoryMap || length == 0)
+            if (!memoryMap)
             {
                 return new FileSource(path, file, length, null, null);
             }
@@ -90,7 +96,7 @@ internal sealed class FileSource : IDisposable
 
         while (!destination.IsEmpty)
         {
-            int got = RandomAccess.Read(_file, destination, offset);
+            int got = RandomAccess.Read(_file!, destination, offset);
             if (got == 0)
             {
                 throw new ModelFormatException(Path, "", $"had {Length:N0} bytes when opened and now ends at {offset:N0}");
@@ -105,6 +111,6 @@ internal sealed class FileSource : IDisposable
     {
         _view?.Dispose();
         _map?.Dispose();
-        _file.Dispose();
+        _file?.Dispose();
     }
 }

@@ -91,9 +91,11 @@ public sealed class HuggingFaceModel : ModelSource
     /// <summary>Opens a folder; one that holds nothing but a GGUF model is opened as that.</summary>
     internal static ModelSource OpenFolder(string folder, bool memoryMap)
     {
-        if (!File.Exists(System.IO.Path.Combine(folder, "config.json")))
+        // Folders of GGUF files often keep the config.json of what they were made from.
+        bool plain = File.Exists(System.IO.Path.Combine(folder, "config.json"));
+        string[] found = [.. Directory.EnumerateFiles(folder, "*.gguf").Where(f => GgufModel.PartOf(f) is not { Number: > 1 }).Order(StringComparer.Ordinal)];
+        if (!plain || (found.Length > 0 && !Directory.EnumerateFiles(folder, "*.safetensors").Any()))
         {
-            string[] found = [.. Directory.EnumerateFiles(folder, "*.gguf").Where(f => GgufModel.PartOf(f) is not { Number: > 1 }).Order(StringComparer.Ordinal)];
             return found.Length == 1 ? GgufModel.Open(found[0], memoryMap)
                 : throw new ModelFormatException(folder, "", found.Length == 0 ? "holds neither a config.json nor a .gguf file" : $"holds {found.Length:N0} GGUF models: name one of them");
         }

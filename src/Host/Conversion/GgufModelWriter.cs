@@ -94,8 +94,10 @@ internal static class GgufModelWriter
             type = TensorType.Q6_K;
         }
 
+        // Rows that are no whole blocks of 256 take the next finer type of 32.
         bool Fits(TensorType t) => source.Columns % TensorTypes.BlockValues(t) == 0;
-        return Fits(type) ? type : Fits(TensorType.Q8_0) ? TensorType.Q8_0 : TensorType.F16;
+        TensorType finer = type switch { TensorType.Q4_K => TensorType.Q5_0, TensorType.Q5_K => TensorType.Q5_1, _ => TensorType.Q8_0 };
+        return Fits(type) ? type : Fits(finer) ? finer : TensorType.F16;
     }
 
     private static void AddScales(Action<string, GgufValue> add, ModelConfig c)

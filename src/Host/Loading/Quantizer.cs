@@ -5,16 +5,16 @@ using System.Runtime.Intrinsics;
 
 namespace Sluice.Loading;
 
-/// <summary>Floats to GGUF's stored types, bit for bit as ggml's reference quantisers do it.</summary>
+/// <summary>Floats to GGUF's stored types: the types of 32-value blocks bit for bit as ggml's reference quantisers do it, those of 256 by the same kind of search.</summary>
 internal static class Quantizer
 {
     private const int Block = 32;
 
     /// <summary>True where <see cref="Quantize"/> can make the type.</summary>
-    public static bool Supports(TensorType type) => type is TensorType.F32 or TensorType.F16 or TensorType.Q8_0 or TensorType.Q4_0;
+    public static bool Supports(TensorType type) => TensorTypes.IsSupported(type);
 
-    /// <summary>Stores finite values; <paramref name="destination"/> takes exactly their bytes.</summary>
-    /// <exception cref="ArgumentException">The type is not made here, or the sizes do not fit.</exception>
+    /// <summary>Stores values; <paramref name="destination"/> takes exactly their bytes.</summary>
+    /// <exception cref="ArgumentException">The type is not made here, the sizes do not fit, or a value is not finite and the type no float.</exception>
     public static void Quantize(TensorType type, ReadOnlySpan<float> values, Span<byte> destination)
     {
         if (!Supports(type) || TensorTypes.Bytes(type, values.Length) != destination.Length)
@@ -35,20 +35,131 @@ internal static class Quantizer
                 }
 
                 break;
-            case TensorType.Q8_0:
-                for (int at = 0, to = 0; at < values.Length; at += Block, to += 34)
+            case TensorType.BF16:
+                Span<ushort> tops = MemoryMarshal.Cast<byte, ushort>(destination);
+                for (int i = 0; i < values.Length; i++)
                 {
-                    BlockQ8(values.Slice(at, Block), destination.Slice(to, 34));
+                    tops[i] = Top(values[i]);
                 }
 
                 break;
             default:
-                for (int at = 0, to = 0; at < values.Length; at += Block, to += 18)
+                RequireFinite(type, values);
+                int size = TensorTypes.BlockValues(type), bytes = TensorTypes.BlockBytes(type);
+                for (int at = 0, to = 0; at < values.Length; at += size, to += bytes)
                 {
-                    BlockQ4(values.Slice(at, Block), destination.Slice(to, 18));
+                    QuantizeBlock(type, values.Slice(at, size), destination.Slice(to, bytes));
                 }
 
                 break;
+        }
+    }
+
+    private static void QuantizeBlock(TensorType type, ReadOnlySpan<float> values, Span<byte> block)
+    {
+        switch (type)
+        {
+            case TensorType.Q4_0:
+                BlockQ4(values, block);
+                break;
+            case TensorType.Q4_1:
+                BlockWithMinimum(values, block, 15);
+                break;
+            case TensorType.Q5_0:
+                BlockQ5(values, block);
+                break;
+            case TensorType.Q5_1:
+                BlockWithMinimum(values, block, 31);
+                break;
+            case TensorType.Q8_0:
+                BlockQ8(values, block);
+                break;
+            default:
+                SuperBlockQuantizer.Quantize(type, values, block);
+                break;
+        }
+    }
+
+    private static void RequireFinite(TensorType type, ReadOnlySpan<float> values)
+    {
+        foreach (float value in values)
+        {
+            if (!float.IsFinite(value))
+            {
+                throw new ArgumentException($"a weight is {value}, and {TensorTypes.Name(type)} holds finite numbers only", nameof(values));
+            }
+        }
+    }
+
+    // The upper half, rounded to nearest, ties to even; a NaN stays one.
+    private static ushort Top(float value)
+    {
+        uint bits = BitConverter.SingleToUInt32Bits(value);
+        return float.IsNaN(value) ? (ushort)((bits >> 16) | 0x40) : (ushort)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+    }
+
+    // d = (max - min) / most; q = trunc((x - min) / d + 0.5).
+    private static void BlockWithMinimum(ReadOnlySpan<float> values, Span<byte> block, int most)
+    {
+        float least = float.MaxValue, largest = float.MinValue;
+        foreach (float value in values)
+        {
+            least = Math.Min(least, value);
+            largest = Math.Max(largest, value);
+        }
+
+        float d = (largest - least) / most;
+        float inverse = d != 0 ? 1f / d : 0f;
+        BinaryPrimitives.WriteHalfLittleEndian(block, (Half)d);
+        BinaryPrimitives.WriteHalfLittleEndian(block[2..], (Half)least);
+        Span<byte> q = stackalloc byte[Block];
+        for (int i = 0; i < Block; i++)
+        {
+            q[i] = (byte)(((values[i] - least) * inverse) + 0.5f);
+        }
+
+        Pack(q, block[4..], most > 15);
+    }
+
+    // d = (the value of the largest size) / -16; q = min(31, trunc(x / d + 16.5)).
+    private static void BlockQ5(ReadOnlySpan<float> values, Span<byte> block)
+    {
+        float extreme = 0;
+        foreach (float value in values)
+        {
+            extreme = Math.Abs(value) > Math.Abs(extreme) ? value : extreme;
+        }
+
+        float d = extreme / -16f;
+        float inverse = d != 0 ? 1f / d : 0f;
+        BinaryPrimitives.WriteHalfLittleEndian(block, (Half)d);
+        Span<byte> q = stackalloc byte[Block];
+        for (int i = 0; i < Block; i++)
+        {
+            q[i] = (byte)Math.Min(31, (int)((values[i] * inverse) + 16.5f));
+        }
+
+        Pack(q, block[2..], fifthBits: true);
+    }
+
+    // Byte j holds values j (low) and j + 16 (high); the fifth bits, where there are, stand before them.
+    private static void Pack(ReadOnlySpan<byte> q, Span<byte> packed, bool fifthBits)
+    {
+        uint high = 0;
+        for (int i = 0; i < Block; i++)
+        {
+            high |= (uint)(q[i] >> 4 & 1) << i;
+        }
+
+        if (fifthBits)
+        {
+            BinaryPrimitives.WriteUInt32LittleEndian(packed, high);
+            packed = packed[4..];
+        }
+
+        for (int j = 0; j < Block / 2; j++)
+        {
+            packed[j] = (byte)((q[j] & 15) | ((q[j + 16] & 15) << 4));
         }
     }
 

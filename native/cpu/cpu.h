@@ -24,7 +24,7 @@ class cpu_weight final : public weight {
 
   void allocate(uint64_t bytes);
   uint8_t* data() { return static_cast<uint8_t*>(data_); }
-  bool quantised() const { return packed.format >= weight_format::q4_half; }
+  bool rounds_x() const { return cpu::rounds_x(packed.format); }
 
  private:
   void* data_ = nullptr;

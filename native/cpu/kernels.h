@@ -11,26 +11,31 @@ namespace sl::cpu {
 
 // ---------------------------------------------------------------- weights
 
-// Rows stand in panels of 16, one a lane. A quantised panel holds its blocks of 32 values along K, then their scales:
+// Rows stand in panels of 16, one a lane. There are three kinds of panels; with their scales behind the values:
+//
+// Dense (f32, f16, bf16) holds for each k its 16 values.
+//
+// int4 multiplies x as it is. Values: for each 8 of K a 32-bit word of each row, the first value in the lowest nibble.
+// Scales: for each group of K 16 f16 scales, then 16 u8 zero points (w = scale (q - zero)).
+//
+// The others multiply x rounded to int8. They hold blocks of 32 values along K:
 //   a block: 8 groups of 4 values of each row. 8 bits: 64 bytes a group. 4 bits: 4 x 64 bytes, group g in the low and
 //   g + 4 in the high nibbles of part g. 5 bits: another 64 bytes, bit g belongs to group g. 6 bits: another 128 bytes,
 //   bits 2(g%4) of part g/4.
 //   scales, 16 values (a row each) of every kind:
 //     half         a block: f16 scale
 //     half_bias    a block: f16 scale, f16 bias
-//     half_zero    a block: f16 scale, u8 zero point
 //     full         a block: f32 scale
 //     super        eight blocks: f16 d, f16 dmin, then a block: u8 scale, u8 min   (w = d scale q - dmin min)
 //     super_signed eight blocks: f16 d, then a half block: i8 scale               (w = d scale (q - 32))
-// A dense panel holds for each k its 16 values.
 enum class weight_format : int32_t {
   f32,
   f16,
   bf16,
+  int4,  // GPTQ4 (both), AWQ4
   q4_half,
   q4_bias,
-  q4_zero,
-  q4_super,  // Q4_0; Q4_1; GPTQ4 (both), AWQ4; Q4_K
+  q4_super,  // Q4_0; Q4_1; Q4_K
   q5_half,
   q5_bias,
   q5_super,  // Q5_0; Q5_1; Q5_K
@@ -50,7 +55,10 @@ struct packed_weight {
   int64_t panel_bytes;
   int64_t scales_offset;  // in a panel
   weight_format format;
+  int64_t group;  // int4: values along K that share a scale, a multiple of 32; else 0
 };
+
+constexpr bool rounds_x(weight_format format) { return format >= weight_format::q4_half; }
 
 // x as a product takes it: int8 by blocks of 32 (value = scale * q), in tiles of R rows that pass over the weights
 // together (R: row_tile of the rows that are left). A tile holds a record a block:
@@ -66,8 +74,8 @@ constexpr int64_t packed_bytes(int64_t rows, int64_t cols) {
 
 struct linear_task {
   packed_weight weight;
-  const uint8_t* packed;  // quantised weights: the tiles of all rows
-  const float* x;         // dense weights: [M, K]
+  const uint8_t* packed;  // weights that round x: the tiles of all rows
+  const float* x;         // the others: [M, K]
   int64_t x_stride;
   int64_t first_row, last_row;      // of x; the first a multiple of kMostTileRows
   int64_t first_panel, last_panel;  // of the weight

@@ -2,9 +2,9 @@
 //
 // Quantised: a block's 32 products are summed in integers, exactly; each block's sum is scaled and added to the row's
 // f32 sum, block after block. Dense: f32 fused multiply-adds along k, in stretches of 256 whose sums are added up.
-// Either way the operations that make y[m,n] and their order do not depend on the rows beside m, so a row's result is
+// 4-bit weights that take x as it is: int4_kernels.cpp. In any case the operations that make y[m,n] and their order do not depend on the rows beside m, so a row's result is
 // the same to the bit in any batch. Many rows share each unpacked block; one row is bound by reading w.
-#include "simd.h"
+#include "linear_tile.h"
 
 namespace sl::cpu::SL_ISA {
 namespace {
@@ -139,13 +139,6 @@ struct scales_bias : scales_affine {
   }
 };
 
-struct scales_zero : scales_affine {
-  void load_block(const uint8_t* p, int64_t block) {
-    scale = load_f16(p + block * 48);
-    bias = zero() - scale * load_u8(p + block * 48 + 32);
-  }
-};
-
 struct scales_super : scales_affine {
   void load_block(const uint8_t* p, int64_t block) {
     const uint8_t* super = p + block / 8 * 320;
@@ -178,16 +171,7 @@ struct scales_super_signed {  // a scale each half block
   }
 };
 
-// ---- what is common to quantised and dense
-
-inline void finish_row(const linear_task& t, int64_t m, int64_t n, f32x16 sum) {
-  const int64_t count = t.weight.rows - n;
-  if (t.bias != nullptr) sum = sum + load_some(t.bias_dtype, t.bias, n, count);
-  if (t.scale != 1.0f) sum = set1(t.scale) * sum;
-  if (t.soft_cap > 0.0f) sum = set1(t.soft_cap) * tanh(sum / set1(t.soft_cap));
-  if (t.residual != nullptr) sum = sum + load_some(t.y_dtype, t.residual, m * t.residual_stride + n, count);
-  store_some(t.y_dtype, t.y, m * t.y_stride + n, count, sum);
-}
+// ---- a tile of x and a panel
 
 template <int Bits, typename Scales, int Rows>
 void quantised_tile(const linear_task& t, int64_t panel, int64_t m, int64_t rows) {
@@ -304,6 +288,8 @@ void dense(const linear_task& t) {
 
 }  // namespace
 
+void int4_linear(const linear_task& t);
+
 int64_t row_tile(int64_t left) { return tile_of(left); }
 
 void linear(const linear_task& t) {
@@ -311,9 +297,9 @@ void linear(const linear_task& t) {
     case weight_format::f32: dense<weight_format::f32>(t); break;
     case weight_format::f16: dense<weight_format::f16>(t); break;
     case weight_format::bf16: dense<weight_format::bf16>(t); break;
+    case weight_format::int4: int4_linear(t); break;
     case weight_format::q4_half: quantised<4, scales_half>(t); break;
     case weight_format::q4_bias: quantised<4, scales_bias>(t); break;
-    case weight_format::q4_zero: quantised<4, scales_zero>(t); break;
     case weight_format::q4_super: quantised<4, scales_super>(t); break;
     case weight_format::q5_half: quantised<5, scales_half>(t); break;
     case weight_format::q5_bias: quantised<5, scales_bias>(t); break;

@@ -9,61 +9,50 @@
 namespace sl::cpu {
 namespace {
 
-bool usable_as_is(const view& x, const cpu_weight& w) {
-  return !w.quantised() && x.dtype == SL_DTYPE_F32 && w.order.empty();
-}
-
 // Weights that take x in the same form share its preparation.
-bool same_input(const cpu_weight& a, const cpu_weight& b) {
-  return a.quantised() == b.quantised() && a.order == b.order;
-}
+bool same_input(const cpu_weight& a, const cpu_weight& b) { return a.rounds_x() == b.rounds_x() && a.order == b.order; }
 
 }  // namespace
 
 void reserve_input(const view& x, const cpu_weight& w, arena& space) {
   const int64_t T = x.shape[0], K = w.cols;
-  if (w.quantised()) {
+  if (w.rounds_x()) {
     space.take<uint8_t>(packed_bytes(T, K));
-    if (!w.order.empty()) space.take<float>(T * K);
-  } else if (!usable_as_is(x, w)) {
-    space.take<float>(T * K);
+    return;
   }
+  if (x.dtype != SL_DTYPE_F32) space.take<float>(T * K);
+  if (!w.order.empty()) space.take<float>(T * K);
 }
 
 linear_input prepare_input(cpu_device& d, const view& x, const cpu_weight& w, arena& space) {
   const int64_t T = x.shape[0], K = w.cols;
   linear_input in;
-  if (usable_as_is(x, w)) {
+  if (!w.rounds_x()) {
     in.x = x.as<float>();
     in.x_stride = x.stride[0];
-    return in;
-  }
-  if (!w.quantised()) {
-    auto* wide = space.take<float>(T * K);
-    for_rows(d, T, K, [&](int64_t t, int) { d.kernel.widen(row_of(x, t), K, 1.0f, wide + t * K); });
-    in.x = wide;
-    in.x_stride = K;
+    if (x.dtype != SL_DTYPE_F32) {
+      auto* wide = space.take<float>(T * K);
+      for_rows(d, T, K, [&](int64_t t, int) { d.kernel.widen(row_of(x, t), K, 1.0f, wide + t * K); });
+      in.x = wide;
+      in.x_stride = K;
+    }
+    if (!w.order.empty()) {  // act order: the columns of x as the weight's stand
+      auto* sorted = space.take<float>(T * K);
+      for_rows(d, T, 4 * K, [&](int64_t t, int) {
+        const float* from = in.x + t * in.x_stride;
+        for (int64_t k = 0; k < K; ++k) sorted[t * K + k] = from[w.order[static_cast<size_t>(k)]];
+      });
+      in.x = sorted;
+      in.x_stride = K;
+    }
     return in;
   }
   auto* packed = space.take<uint8_t>(packed_bytes(T, K));
-  view source = x;
-  if (!w.order.empty()) {  // act order: the columns of x as the weight's stand
-    auto* sorted = space.take<float>(T * K);
-    for_rows(d, T, 4 * K, [&](int64_t t, int) {
-      for (int64_t k = 0; k < K; ++k) {
-        const row one = {at(x, t, w.order[static_cast<size_t>(k)]), x.dtype};
-        d.kernel.widen(one, 1, 1.0f, sorted + t * K + k);
-      }
-    });
-    source.data = sorted;
-    source.dtype = SL_DTYPE_F32;
-    source.stride[0] = K;
-  }
   // Tiles of the most rows, and smaller ones for what is left over.
   const int64_t step = d.kernel.row_tile(kMostTileRows), whole = T / step * step;
-  const int64_t stride = source.stride[0] * (source.dtype == SL_DTYPE_F32 ? 4 : 2);
+  const int64_t stride = x.stride[0] * (x.dtype == SL_DTYPE_F32 ? 4 : 2);
   const auto pack = [&](int64_t m, int64_t tile) {
-    d.kernel.pack_tile(row_of(source, m), stride, T - m, tile, K, packed + m * (K / kBlock) * kRecordBytes);
+    d.kernel.pack_tile(row_of(x, m), stride, T - m, tile, K, packed + m * (K / kBlock) * kRecordBytes);
   };
   for_rows(d, whole / step, 2 * K * step, [&](int64_t i, int) { pack(i * step, step); });
   for (int64_t m = whole, tile; m < T; m += tile) pack(m, tile = d.kernel.row_tile(T - m));
@@ -89,7 +78,7 @@ void multiply(cpu_device& d, const linear_input& x, int64_t rows, const cpu_weig
   base.soft_cap = out.soft_cap;
 
   // Rows of x that stay in a core's second-level cache while the panels pass by.
-  const int64_t row_bytes = w.cols * (w.quantised() ? 1 : 4);
+  const int64_t row_bytes = w.cols * (w.rounds_x() ? 1 : 4);
   const int64_t block_rows = std::max<int64_t>(16, (int64_t{256} << 10) / row_bytes / 16 * 16);
   const int64_t row_blocks = (rows + block_rows - 1) / block_rows;
   // Tasks of 32 KiB of weights at least, so that taking one costs nothing beside it; of a few for each thread, so that
@@ -97,7 +86,7 @@ void multiply(cpu_device& d, const linear_input& x, int64_t rows, const cpu_weig
   const int64_t least = std::max<int64_t>(1, (int64_t{32} << 10) / w.packed.panel_bytes);
   int64_t group = std::max(least, (panels + 8 * threads - 1) / (8 * threads));
   if (rows > 16) group = std::max<int64_t>(1, std::min(group, (panels + 4 * threads - 1) / (4 * threads)));
-  if (!w.quantised()) group = (group + 3) / 4 * 4;
+  if (!w.rounds_x()) group = (group + 3) / 4 * 4;
   const int64_t groups = (panels + group - 1) / group;
   d.pool.parallel(row_blocks * groups, [&](int64_t index, int) {
     linear_task task = base;

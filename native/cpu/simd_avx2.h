@@ -118,6 +118,19 @@ static inline i32x16 shift_left(i32x16 x) {
 }
 static inline f32x16 to_f32(i32x16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 
+static inline i32x16 load_i32(const void* p) {
+  return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)};
+}
+template <int Bits>
+static inline i32x16 shift_right(i32x16 x) {
+  return {_mm256_srli_epi32(x.a, Bits), _mm256_srli_epi32(x.b, Bits)};
+}
+static inline f32x16 masked_float(i32x16 x, uint32_t mask, uint32_t bits) {
+  const __m256i m = _mm256_set1_epi32((int)mask), b = _mm256_set1_epi32((int)bits);
+  return {_mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(x.a, m), b)),
+          _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(x.b, m), b))};
+}
+
 static inline u8x64 load_bytes(const uint8_t* p) {
   return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 32))};
 }

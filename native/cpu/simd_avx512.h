@@ -79,6 +79,17 @@ static inline i32x16 shift_left(i32x16 a) {
 }
 static inline f32x16 to_f32(i32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
+static inline i32x16 load_i32(const void* p) { return {_mm512_loadu_si512(p)}; }
+template <int Bits>
+static inline i32x16 shift_right(i32x16 a) {  // zeros come in
+  return {_mm512_srli_epi32(a.v, Bits)};
+}
+// (a & mask) | bits, as f32
+static inline f32x16 masked_float(i32x16 a, uint32_t mask, uint32_t bits) {
+  return {_mm512_castsi512_ps(
+      _mm512_ternarylogic_epi32(a.v, _mm512_set1_epi32((int)mask), _mm512_set1_epi32((int)bits), 0xea))};
+}
+
 static inline u8x64 load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 static inline u8x64 low_nibbles(u8x64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 static inline u8x64 high_nibbles(u8x64 a) {

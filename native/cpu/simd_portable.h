@@ -178,6 +178,23 @@ static inline f32x16 to_f32(i32x16 x) {
   return r;
 }
 
+static inline i32x16 load_i32(const void* p) {
+  i32x16 r;
+  memcpy(r.v, p, 64);
+  return r;
+}
+template <int Bits>
+static inline i32x16 shift_right(i32x16 x) {
+  typedef uint32_t u32x4 __attribute__((vector_size(16)));
+  SL_EACH(i) x.v[i] = (i32x4)((u32x4)x.v[i] >> Bits);
+  return x;
+}
+static inline f32x16 masked_float(i32x16 x, uint32_t mask, uint32_t bits) {
+  f32x16 r;
+  SL_EACH(i) r.v[i] = (f32x4)((x.v[i] & (int32_t)mask) | (int32_t)bits);
+  return r;
+}
+
 static inline u8x64 load_bytes(const uint8_t* p) {
   u8x64 r;
   memcpy(r.v, p, 64);

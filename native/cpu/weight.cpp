@@ -8,6 +8,7 @@
 
 #include "blocks.h"
 #include "cpu.h"
+#include "int4.h"
 
 namespace sl::cpu {
 namespace {
@@ -31,7 +32,7 @@ struct source_block {
   uint8_t q[32];
   uint16_t scale, bias;  // f16
   float full;            // INT8
-  uint8_t small_scale, small_min, zero;
+  uint8_t small_scale, small_min;
   int8_t signed_scale[2];  // Q6_K
 };
 
@@ -71,35 +72,16 @@ void read_q6_k(const uint8_t* super, int part, source_block& out) {
   out.scale = half_bits(super + 208);
 }
 
-void read_grouped(const sl_weight_source& s, const std::vector<int32_t>& order, int64_t n, int64_t block,
-                  source_block& out) {
-  const auto* data = static_cast<const uint8_t*>(s.data);
-  const auto* scales = static_cast<const uint8_t*>(s.scales);
-  const auto* zeros = static_cast<const uint8_t*>(s.zeros);
-  const int64_t group = block * kBlock / s.group;  // also with act order: its columns stand sorted by group
-  if (s.encoding == SL_ENCODING_INT8) {
-    for (int j = 0; j < 32; ++j) out.q[j] = static_cast<uint8_t>(data[n * s.cols + block * kBlock + j] ^ 128);
-    std::memcpy(&out.full, scales + (n * (s.cols / s.group) + group) * 4, 4);
-    return;
-  }
-  static constexpr int kAwqNibble[8] = {0, 4, 1, 5, 2, 6, 3, 7};
-  const bool awq = s.encoding == SL_ENCODING_AWQ4;
-  const auto column_shift = static_cast<uint32_t>(4 * (awq ? kAwqNibble[n % 8] : n % 8));
-  out.scale = half_bits(scales + (group * s.rows + n) * 2);
-  const uint32_t stored = word(zeros + (group * (s.rows / 8) + n / 8) * 4) >> column_shift & 15;
-  out.zero = static_cast<uint8_t>(stored + static_cast<uint32_t>(zero_offset(s.encoding)));
-  for (int j = 0; j < 32; ++j) {
-    const int64_t k = order.empty() ? block * kBlock + j : order[static_cast<size_t>(block * kBlock + j)];
-    const uint32_t bits = awq ? word(data + (k * (s.rows / 8) + n / 8) * 4) >> column_shift
-                              : word(data + (k / 8 * s.rows + n) * 4) >> (4 * (k % 8));
-    out.q[j] = static_cast<uint8_t>(bits & 15);
-  }
+void read_int8(const sl_weight_source& s, int64_t n, int64_t block, source_block& out) {
+  const auto* data = static_cast<const uint8_t*>(s.data) + n * s.cols + block * kBlock;
+  for (int j = 0; j < 32; ++j) out.q[j] = static_cast<uint8_t>(data[j] ^ 128);
+  const int64_t group = n * (s.cols / s.group) + block * kBlock / s.group;
+  std::memcpy(&out.full, static_cast<const uint8_t*>(s.scales) + group * 4, 4);
 }
 
-void read_block(const sl_weight_source& s, const std::vector<int32_t>& order, int64_t n, int64_t block,
-                source_block& out) {
+void read_block(const sl_weight_source& s, int64_t n, int64_t block, source_block& out) {
+  if (s.encoding == SL_ENCODING_INT8) return read_int8(s, n, block, out);
   const int64_t bytes = block_bytes(s.encoding);
-  if (bytes == 0) return read_grouped(s, order, n, block, out);
   const int64_t values = block_values(s);
   const uint8_t* p = static_cast<const uint8_t*>(s.data) + (n * (s.cols / values) + block * kBlock / values) * bytes;
   const int part = static_cast<int>(block % 8);
@@ -132,9 +114,9 @@ void read_block(const sl_weight_source& s, const std::vector<int32_t>& order, in
 
 int bits_of(weight_format format) {
   switch (format) {
+    case weight_format::int4:
     case weight_format::q4_half:
     case weight_format::q4_bias:
-    case weight_format::q4_zero:
     case weight_format::q4_super: return 4;
     case weight_format::q5_half:
     case weight_format::q5_bias:
@@ -156,7 +138,6 @@ int64_t scale_bytes(weight_format format) {
     case weight_format::q4_bias:
     case weight_format::q5_bias:
     case weight_format::q8_full: return 64;
-    case weight_format::q4_zero: return 48;
     case weight_format::q4_super:
     case weight_format::q5_super: return 40;
     case weight_format::q6_super: return 36;
@@ -203,10 +184,6 @@ void put_scales(uint8_t* p, weight_format format, int64_t b, int64_t lane, const
       std::memcpy(p + b * 64 + lane * 2, &s.scale, 2);
       std::memcpy(p + b * 64 + 32 + lane * 2, &s.bias, 2);
       break;
-    case weight_format::q4_zero:
-      std::memcpy(p + b * 48 + lane * 2, &s.scale, 2);
-      p[b * 48 + 32 + lane] = s.zero;
-      break;
     case weight_format::q8_full: std::memcpy(p + b * 64 + lane * 4, &s.full, 4); break;
     case weight_format::q4_super:
     case weight_format::q5_super: {
@@ -240,7 +217,7 @@ weight_format format_of(const sl_weight_source& s) {
     case SL_ENCODING_Q6_K: return weight_format::q6_super;
     case SL_ENCODING_GPTQ4:
     case SL_ENCODING_GPTQ4_V2:
-    case SL_ENCODING_AWQ4: return s.group % kBlock == 0 ? weight_format::q4_zero : weight_format::f32;
+    case SL_ENCODING_AWQ4: return s.group % kBlock == 0 ? weight_format::int4 : weight_format::f32;
     case SL_ENCODING_INT8: return s.group % kBlock == 0 ? weight_format::q8_full : weight_format::f32;
     default: return weight_format::f32;
   }
@@ -307,21 +284,23 @@ std::unique_ptr<weight> pack_weight(const sl_weight_source& s, thread_pool& pool
   if (format == weight_format::f32) w->order.clear();
 
   const int64_t panels = (s.rows + kPanelRows - 1) / kPanelRows, bits = bits_of(format);
-  const bool quantised = format >= weight_format::q4_half;
-  const int64_t values = quantised ? s.cols / kBlock * bits * 64 : s.cols * bits * 2;
-  const int64_t scales = quantised ? s.cols / kBlock * scale_bytes(format) : 0;
+  const int64_t values = s.cols * bits * kPanelRows / 8;
+  int64_t scales = 0;
+  if (format == weight_format::int4) scales = s.cols / s.group * kInt4GroupBytes;
+  if (rounds_x(format)) scales = s.cols / kBlock * scale_bytes(format);
   const int64_t panel_bytes = (values + scales + 63) / 64 * 64;
   if (panel_bytes > INT64_MAX / panels)
     throw error(SL_ERR_OUT_OF_MEMORY, "out of memory: the weight exceeds 2^63 bytes");
   w->allocate(static_cast<uint64_t>(panel_bytes * panels));
-  w->packed = {w->data(), s.rows, s.cols, panel_bytes, values, format};
+  w->packed = {w->data(), s.rows, s.cols, panel_bytes, values, format, format == weight_format::int4 ? s.group : 0};
 
   // Each panel is first written by a thread of the pool, which spreads its pages over the machine's memories.
   std::atomic<bool> failed{false};
   pool.parallel(panels, [&](int64_t panel, int) {
     uint8_t* p = w->data() + panel * panel_bytes;
     std::memset(p, 0, static_cast<size_t>(panel_bytes));  // rows past the last are zero
-    if (!quantised) {
+    if (format == weight_format::int4) return pack_int4_panel(s, w->order, panel, values, p);
+    if (!rounds_x(format)) {
       try {
         pack_dense_panel(s, format, panel, p);
       } catch (...) { failed = true; }
@@ -331,7 +310,7 @@ std::unique_ptr<weight> pack_weight(const sl_weight_source& s, thread_pool& pool
     source_block block{};
     for (int64_t lane = 0; lane < rows; ++lane) {
       for (int64_t b = 0; b < s.cols / kBlock; ++b) {
-        read_block(s, w->order, first + lane, b, block);
+        read_block(s, first + lane, b, block);
         put_values(p + b * bits * 64, static_cast<int>(bits), lane, block.q);
         put_scales(p + values, format, b, lane, block);
       }
@@ -345,7 +324,8 @@ void unpack_row(const cpu_weight& w, int64_t row, float* out) {
   const packed_weight& p = w.packed;
   const uint8_t* panel = p.data + row / kPanelRows * p.panel_bytes;
   const int64_t lane = row % kPanelRows;
-  if (!w.quantised()) {
+  if (p.format == weight_format::int4) return unpack_int4_row(w, row, out);
+  if (!w.rounds_x()) {
     for (int64_t k = 0; k < p.cols; ++k) {
       const uint8_t* at = panel + (k * kPanelRows + lane) * (p.format == weight_format::f32 ? 4 : 2);
       if (p.format == weight_format::f32) std::memcpy(out + k, at, 4);
@@ -370,10 +350,6 @@ void unpack_row(const cpu_weight& w, int64_t row, float* out) {
         scale[0] = scale[1] = f16_to_f32(half_bits(scales + b * 64 + lane * 2));
         bias = f16_to_f32(half_bits(scales + b * 64 + 32 + lane * 2));
         break;
-      case weight_format::q4_zero:
-        scale[0] = scale[1] = f16_to_f32(half_bits(scales + b * 48 + lane * 2));
-        zero = scales[b * 48 + 32 + lane];
-        break;
       case weight_format::q8_full:
         std::memcpy(&scale[0], scales + b * 64 + lane * 4, 4);
         scale[1] = scale[0];
@@ -397,8 +373,7 @@ void unpack_row(const cpu_weight& w, int64_t row, float* out) {
     }
     for (int k = 0; k < 32; ++k) {
       const float product = scale[k / 16] * (static_cast<float>(value_at(block, bits, lane, k)) - zero);
-      const int64_t column = w.order.empty() ? b * kBlock + k : w.order[static_cast<size_t>(b * kBlock + k)];
-      out[column] = bias == 0 ? product : product + bias;  // -0 stays -0 where there is no bias
+      out[b * kBlock + k] = bias == 0 ? product : product + bias;  // -0 stays -0 where there is no bias
     }
   }
 }

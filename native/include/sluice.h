@@ -434,9 +434,10 @@ typedef struct sl_linear_args {
 } sl_linear_args;
 
 /* v = scale * (x * weight^T + bias); with soft_cap v = soft_cap * tanh(v / soft_cap); y = v + residual.
-   Rounded: y. For F16 and BF16 weights x may be rounded to the weight's type first; for quantised weights x may be
-   rounded to int8 by blocks of 32 along K (scale = the block's largest magnitude / 127), and the products of a block
-   are then exact; with F16 or BF16 activations the dequantised weight may be rounded to x's type. Sums in f32. */
+   Rounded: y. For F16 and BF16 weights x may be rounded to the weight's type first; for the GGUF block types (Q4_0 ..
+   Q6_K) and INT8 x may be rounded to int8 by blocks of 32 along K (scale = the block's largest magnitude / 127), and the
+   products of a block are then exact. GPTQ4, GPTQ4_V2 and AWQ4, made for 16-bit activations, take x as it is. With F16
+   or BF16 activations the dequantised weight may be rounded to x's type. Sums in f32. */
 SL_API sl_status sl_linear(sl_stream* stream, const sl_linear_args* args);
 
 typedef int32_t sl_rope_kind;

@@ -42,7 +42,10 @@ void multiply(const std::vector<Real>& x, int64_t count, const reference_weight&
 
 void round_input(std::vector<float>& x, int64_t cols, sl_encoding encoding) {
   switch (encoding) {
-    case SL_ENCODING_F32: return;
+    case SL_ENCODING_F32:
+    case SL_ENCODING_GPTQ4:
+    case SL_ENCODING_GPTQ4_V2:
+    case SL_ENCODING_AWQ4: return;
     case SL_ENCODING_F16:
       for (float& value : x) value = round_to(SL_DTYPE_F16, value);
       return;

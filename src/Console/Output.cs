@@ -11,7 +11,13 @@ internal static class Output
     {
         if (!OperatingSystem.IsWindows() && System.Console.IsOutputRedirected)
         {
+            // A regular file has no reader that could go, and a FileStream on it would write at a place of its own: over what others wrote to the same file.
             FileStream stream = new(new SafeFileHandle(1, ownsHandle: false), FileAccess.Write, bufferSize: 0);
+            if (stream.CanSeek)
+            {
+                return;
+            }
+
             System.Console.SetOut(new StreamWriter(stream, new UTF8Encoding(false)) { AutoFlush = false });
         }
     }

@@ -61,6 +61,20 @@ public sealed class ConsoleTests : IDisposable
     }
 
     [Fact]
+    public void Two_commands_write_into_one_file()
+    {
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "needs a POSIX shell");
+        string file = Path.Combine(_folder, "both.txt");
+        string tokenize = $"'{ConsoleProgram.Find()}' tokenize '{Stories()}' --text 'Once upon a time' --json";
+        using Process shell = Process.Start("/bin/sh", ["-c", $"( echo first; {tokenize}; echo middle; {tokenize}; echo last ) > '{file}' 2>&1"]);
+        shell.WaitForExit();
+        string[] lines = File.ReadAllLines(file);
+        Assert.Equal(5, lines.Length);
+        Assert.Equal(("first", "middle", "last"), (lines[0], lines[2], lines[4]));
+        Assert.Equal(lines[1], lines[3]);
+    }
+
+    [Fact]
     public void Tokenize_shows_ids()
     {
         (int code, string output, string error) = Run("tokenize", Stories(), "--text", "Once upon a time", "--json");

@@ -18,6 +18,8 @@ public sealed class Golden
         Margins = [.. json.GetProperty("steps").EnumerateArray().Select(s => s.GetProperty("top")).Select(t => t[0][1].GetSingle() - t[1][1].GetSingle())];
     }
 
+    private const string Families = "data/families";
+
     public static IReadOnlyList<string> Names { get; } =
     [
         "stories260K-f32", "stories260K-f16", "stories260K-bf16", "stories260K-q4_k_m", "tiny-llama-f32", "tiny-llama-f16", "tiny-llama-q4_0", "tiny-llama-q4_1",
@@ -25,9 +27,13 @@ public sealed class Golden
         "tiny-qwen2-q6_k", "tiny-qwen2-q8_0", "stories260K-f32-longprompt",
     ];
 
-    /// <summary>Hugging Face folders, each with its golden inside: those of the shared data, and of SLUICE_GOLDEN_FOLDERS (a folder of such folders).</summary>
+    /// <summary>
+    /// Hugging Face folders, each with its golden inside: the repository's own (tests/data/families, made by tools/goldens), those of
+    /// the shared data, and of SLUICE_GOLDEN_FOLDERS (a folder of such folders).
+    /// </summary>
     public static IReadOnlyList<string> Folders { get; } =
     [
+        .. Directory.EnumerateDirectories(Path.Combine(AppContext.BaseDirectory, Families)).Select(f => Families + "/" + Path.GetFileName(f)).Order(StringComparer.Ordinal),
         .. new[] { "awq-g128", "bf16-hf", "gptq-g128", "gptq-g32", "gptq-g32-act", "hf" }.Select(n => "tiny-llama-" + n), "tiny-qwen2-hf",
         .. Environment.GetEnvironmentVariable("SLUICE_GOLDEN_FOLDERS") is { Length: > 0 } more
             ? (IEnumerable<string>)Directory.EnumerateFiles(more, "golden.json", SearchOption.AllDirectories).Select(f => Path.GetDirectoryName(f)!).Order(StringComparer.Ordinal) : [],
@@ -74,7 +80,7 @@ public sealed class Golden
 
     public static Golden LoadFolder(string name)
     {
-        string folder = Path.IsPathRooted(name) ? name : SharedData.PathOf("hf", name);
+        string folder = Path.IsPathRooted(name) ? name : name.StartsWith(Families, StringComparison.Ordinal) ? Path.Combine(AppContext.BaseDirectory, name) : SharedData.PathOf("hf", name);
         using JsonDocument json = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, "golden.json")));
         return new Golden(name, folder, json.RootElement, null, Floats(Path.Combine(folder, "exact.f32")));
     }

@@ -17,13 +17,14 @@ internal static class ChatCommand
         Command command = new(Name, "Talk with a model. /reset forgets the conversation, /exit leaves.") { system };
         model.AddTo(command);
         sampling.AddTo(command);
-        command.SetAction((parsed, cancellation) => RunAsync(parsed, model, sampling.Read(parsed), parsed.GetValue(system), cancellation));
+        command.SetAction((parsed, cancellation) => RunAsync(parsed, model, sampling, parsed.GetValue(system), cancellation));
         return command;
     }
 
-    private static async Task<int> RunAsync(ParseResult parsed, ModelArguments arguments, SamplingParameters parameters, string? system, CancellationToken cancellation)
+    private static async Task<int> RunAsync(ParseResult parsed, ModelArguments arguments, SamplingArguments sampling, string? system, CancellationToken cancellation)
     {
         using Model model = await arguments.LoadAsync(parsed, cancellation);
+        SamplingParameters parameters = sampling.Read(parsed, model);
         using Session session = model.CreateSession();
         ChatPrompt chat = new(model.Tokenizer, model.ChatTemplate, system);
         Terminal.Note($"chat format: {chat.Format}; /reset forgets, /exit leaves, Ctrl-C stops an answer");

@@ -27,13 +27,14 @@ internal static class GenerateCommand
                 r.AddError("give one of --prompt and --messages");
             }
         });
-        command.SetAction((parsed, cancellation) => RunAsync(parsed, model, sampling.Read(parsed), parsed.GetValue(prompt), chat.Read(parsed), parsed.GetValue(json), cancellation));
+        command.SetAction((parsed, cancellation) => RunAsync(parsed, model, sampling, parsed.GetValue(prompt), chat.Read(parsed), parsed.GetValue(json), cancellation));
         return command;
     }
 
-    private static async Task<int> RunAsync(ParseResult parsed, ModelArguments arguments, SamplingParameters parameters, string? prompt, ChatTemplateInput? chat, bool json, CancellationToken cancellation)
+    private static async Task<int> RunAsync(ParseResult parsed, ModelArguments arguments, SamplingArguments sampling, string? prompt, ChatTemplateInput? chat, bool json, CancellationToken cancellation)
     {
         using Model model = await arguments.LoadAsync(parsed, cancellation);
+        SamplingParameters parameters = sampling.Read(parsed, model);
         using Session session = model.CreateSession();
         int[] ids = chat is null ? model.Tokenizer.Encode(prompt!) : model.EncodeChat(chat);
         Answer answer = new();

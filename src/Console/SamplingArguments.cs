@@ -17,33 +17,42 @@ internal sealed class SamplingArguments
     private readonly Option<string[]> _bias = new("--logit-bias") { Description = "ID=VALUE, added to a token's logit; -inf forbids it (repeatable)", DefaultValueFactory = _ => [] };
     private readonly Option<ulong?> _seed = new("--seed") { Description = "The same seed gives the same answer [default: random]" };
     private readonly Option<string[]> _stop = new("--stop") { Description = "A text that ends the answer (repeatable)", DefaultValueFactory = _ => [] };
+    private readonly Option<bool> _suggested = new("--model-sampling") { Description = "Take what the model's makers suggest, where they do, for what is not given here" };
     private readonly Option<bool> _ignoreEos = new("--ignore-eos") { Description = "Go on past the model's own end" };
     private readonly Option<int?> _logProbs = new("--logprobs") { Description = "With --json: log-probabilities of each token and the N likeliest" };
 
     public void AddTo(Command command)
     {
-        foreach (Option option in new Option[] { _maxTokens, _temperature, _topK, _topP, _minP, _repetition, _presence, _frequency, _bias, _seed, _stop, _ignoreEos, _logProbs })
+        foreach (Option option in new Option[] { _maxTokens, _temperature, _topK, _topP, _minP, _repetition, _presence, _frequency, _bias, _seed, _stop, _suggested, _ignoreEos, _logProbs })
         {
             command.Options.Add(option);
         }
     }
 
-    public SamplingParameters Read(ParseResult parsed) => new()
+    /// <param name="parsed">The command line.</param>
+    /// <param name="model">Whose suggestions count, where they are asked for.</param>
+    public SamplingParameters Read(ParseResult parsed, Model model)
     {
-        MaxTokens = parsed.GetValue(_maxTokens),
-        Temperature = parsed.GetValue(_temperature),
-        TopK = parsed.GetValue(_topK),
-        TopP = parsed.GetValue(_topP),
-        MinP = parsed.GetValue(_minP),
-        RepetitionPenalty = parsed.GetValue(_repetition),
-        PresencePenalty = parsed.GetValue(_presence),
-        FrequencyPenalty = parsed.GetValue(_frequency),
-        LogitBias = Biases(parsed.GetValue(_bias) ?? []),
-        Seed = parsed.GetValue(_seed),
-        Stop = parsed.GetValue(_stop) ?? [],
-        IgnoreEndOfSequence = parsed.GetValue(_ignoreEos),
-        LogProbs = parsed.GetValue(_logProbs),
-    };
+        SamplingParameters? suggested = parsed.GetValue(_suggested) ? model.SuggestedSampling : null;
+        T Value<T>(Option<T> option, Func<SamplingParameters, T> suggestion) =>
+            suggested is null || parsed.GetResult(option) is { Implicit: false } ? parsed.GetValue(option)! : suggestion(suggested);
+        return new SamplingParameters
+        {
+            MaxTokens = parsed.GetValue(_maxTokens),
+            Temperature = Value(_temperature, s => s.Temperature),
+            TopK = Value(_topK, s => s.TopK),
+            TopP = Value(_topP, s => s.TopP),
+            MinP = Value(_minP, s => s.MinP),
+            RepetitionPenalty = Value(_repetition, s => s.RepetitionPenalty),
+            PresencePenalty = parsed.GetValue(_presence),
+            FrequencyPenalty = parsed.GetValue(_frequency),
+            LogitBias = Biases(parsed.GetValue(_bias) ?? []),
+            Seed = parsed.GetValue(_seed),
+            Stop = parsed.GetValue(_stop) ?? [],
+            IgnoreEndOfSequence = parsed.GetValue(_ignoreEos),
+            LogProbs = parsed.GetValue(_logProbs),
+        };
+    }
 
     private static Dictionary<int, float> Biases(string[] texts)
     {

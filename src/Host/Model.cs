@@ -59,6 +59,9 @@ public sealed class Model : IDisposable
     /// <exception cref="ChatTemplateException">The template is not the Jinja that is supported.</exception>
     public ChatTemplate? ChatTemplate => _template.Value;
 
+    /// <summary>How the model's makers want tokens to be chosen, or null where its files do not say.</summary>
+    public SamplingParameters? SuggestedSampling { get; private init; }
+
     /// <summary>Where it runs.</summary>
     public DeviceInfo DeviceInfo => Device.Info;
 
@@ -151,7 +154,7 @@ public sealed class Model : IDisposable
             using ComputeStream stream = device.CreateStream();
             ModelWeights weights = ModelWeights.Load(source, config, stream, progress, cancellation);
             stream.Synchronize();
-            return new Model(options, device, config, tokenizer, source.ReadChatTemplate(), weights, kvType);
+            return new Model(options, device, config, tokenizer, source.ReadChatTemplate(), weights, kvType) { SuggestedSampling = source.ReadSampling() };
         }
         catch
         {

@@ -133,6 +133,22 @@ public class FolderTests
         Assert.Equal("Hugging Face folder, 2 files, GPTQ 4-bit, groups of 8", source.Format);
     }
 
+    [Fact]
+    public void Suggested_sampling_is_read_where_it_is_in_force()
+    {
+        using TempFolder folder = new();
+        new SmallFolder().Save(folder["m"]);
+        string path = Path.Combine(folder["m"], "generation_config.json");
+        using ModelSource source = ModelSource.Open(folder["m"]);
+        Assert.Null(source.ReadSampling());
+        File.WriteAllText(path, """{"temperature":0.7,"top_k":20}""");
+        Assert.Null(source.ReadSampling());
+        File.WriteAllText(path, """{"do_sample":true,"temperature":0.7,"top_k":20,"top_p":0.8,"repetition_penalty":1.1}""");
+        Assert.Equal((0.7f, 20, 0.8f, 1.1f, 0f), source.ReadSampling() is { } s ? (s.Temperature, s.TopK, s.TopP, s.RepetitionPenalty, s.MinP) : default);
+        File.WriteAllText(path, """{"do_sample":true,"top_p":1.5}""");
+        Assert.Contains("TopP is 1.5, and may be", Assert.Throws<ModelFormatException>(source.ReadSampling).Message);
+    }
+
     [Theory, InlineData("config.json"), InlineData("model.safetensors.index.json")]
     public void A_file_with_changed_bytes_loads_or_is_refused(string name)
     {

@@ -59,26 +59,31 @@ public sealed class JinjaHostileTests
     [MemberData(nameof(Hostile))]
     public void Hostile_template_is_a_typed_error(string template)
     {
-        ChatTemplateException e = Assert.Throws<ChatTemplateException>(() => JinjaTests.Render(template));
+        // How deep values may nest is what the stack holds; on a large one a deep comparison may well end.
+        ChatTemplateException e = Assert.IsType<ChatTemplateException>(OnStackOf(1 << 20, () => JinjaTests.Render(template)));
         Assert.True(e.Kind is ChatTemplateError.Limit or ChatTemplateError.Syntax or ChatTemplateError.Runtime, e.Message);
     }
 
     [Fact]
     public void Hostile_template_ends_on_a_small_stack()
     {
-        Exception? thrown = null;
-        Thread thread = new(
-            () =>
+        Exception? thrown = OnStackOf(256 << 10, () =>
+        {
+            foreach (string template in Hostile.Select(row => row.Data).Where(t => t.Contains("ns.x", StringComparison.Ordinal) || t.Contains("f()", StringComparison.Ordinal) || t.Length > 10_000))
             {
-                foreach (string template in Hostile.Select(row => row.Data).Where(t => t.Contains("ns.x", StringComparison.Ordinal) || t.Contains("f()", StringComparison.Ordinal) || t.Length > 10_000))
-                {
-                    thrown ??= Record.Exception(() => Try(template));
-                }
-            },
-            256 << 10);
+                Try(template);
+            }
+        });
+        Assert.Null(thrown);
+    }
+
+    private static Exception? OnStackOf(int bytes, Action act)
+    {
+        Exception? thrown = null;
+        Thread thread = new(() => thrown = Record.Exception(act), bytes);
         thread.Start();
         thread.Join();
-        Assert.Null(thrown);
+        return thrown;
     }
 
     [Fact]

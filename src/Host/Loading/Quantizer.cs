@@ -9,12 +9,13 @@ namespace Sluice.Loading;
 internal static class Quantizer
 {
     private const int Block = 32;
+    private const float Largest = 1 << 26;
 
     /// <summary>True where <see cref="Quantize"/> can make the type.</summary>
     public static bool Supports(TensorType type) => TensorTypes.IsSupported(type);
 
     /// <summary>Stores values; <paramref name="destination"/> takes exactly their bytes.</summary>
-    /// <exception cref="ArgumentException">The type is not made here, the sizes do not fit, or a value is not finite and the type no float.</exception>
+    /// <exception cref="ArgumentException">The type is not made here, the sizes do not fit, or the type is no float and a value not finite or too large for its scales.</exception>
     public static void Quantize(TensorType type, ReadOnlySpan<float> values, Span<byte> destination)
     {
         if (!Supports(type) || TensorTypes.Bytes(type, values.Length) != destination.Length)
@@ -48,7 +49,9 @@ internal static class Quantizer
                 int size = TensorTypes.BlockValues(type), bytes = TensorTypes.BlockBytes(type);
                 for (int at = 0, to = 0; at < values.Length; at += size, to += bytes)
                 {
-                    QuantizeBlock(type, values.Slice(at, size), destination.Slice(to, bytes));
+                    Span<byte> block = destination.Slice(to, bytes);
+                    QuantizeBlock(type, values.Slice(at, size), block);
+                    RequireStored(type, values.Slice(at, size), block);
                 }
 
                 break;
@@ -88,8 +91,36 @@ internal static class Quantizer
             {
                 throw new ArgumentException($"a weight is {value}, and {TensorTypes.Name(type)} holds finite numbers only", nameof(values));
             }
+
+            // Past it the fits' sums of fourth powers would overflow; few types' scales reach so far.
+            if (Math.Abs(value) > Largest)
+            {
+                throw TooLarge(type, value);
+            }
         }
     }
+
+    // A scale or minimum past 65,504 would be stored as infinity, and the block read back as no numbers at all.
+    private static void RequireStored(TensorType type, ReadOnlySpan<float> values, ReadOnlySpan<byte> block)
+    {
+        bool two = type is TensorType.Q4_1 or TensorType.Q5_1 or TensorType.Q4_K or TensorType.Q5_K;
+        int first = type is TensorType.Q6_K ? 208 : 0;
+        if (Half.IsFinite(BinaryPrimitives.ReadHalfLittleEndian(block[first..])) && (!two || Half.IsFinite(BinaryPrimitives.ReadHalfLittleEndian(block[2..]))))
+        {
+            return;
+        }
+
+        float largest = 0;
+        foreach (float value in values)
+        {
+            largest = Math.Max(largest, Math.Abs(value));
+        }
+
+        throw TooLarge(type, largest);
+    }
+
+    private static ArgumentException TooLarge(TensorType type, float value) =>
+        new($"a weight of {value:g6} is too large for {TensorTypes.Name(type)}, whose scales are half floats");
 
     // The upper half, rounded to nearest, ties to even; a NaN stays one.
     private static ushort Top(float value)

@@ -180,12 +180,13 @@ internal static class SuperBlockQuantizer
             sumX += w * part;
         }
 
-        float weight = Vector256.Sum(sumW), weighted = Vector256.Sum(sumX), range = high - low;
-        float scale = range / most, offset = low;
-        float best = Error(v, typical, most / range, low, scale, low, most);
+        // Each try stretches the grid a little, over the range from the best minimum so far, as ggml does.
+        float weight = Vector256.Sum(sumW), weighted = Vector256.Sum(sumX);
+        float inverse = most / (high - low), scale = 1 / inverse;
+        float best = Error(v, typical, inverse, low, scale, low, most);
         for (int step = 0; step <= steps; step++)
         {
-            float inverse = (firstShift + (0.1f * step) + most) / range;
+            inverse = (firstShift + (0.1f * step) + most) / (high - low);
             (float q, float qq, float xq) = Moments(v, typical, inverse, low, most);
             float determinant = (weight * qq) - (q * q);
             if (determinant <= 0)
@@ -203,11 +204,11 @@ internal static class SuperBlockQuantizer
             float error = Error(v, typical, inverse, low, fitted, shift, most);
             if (error < best)
             {
-                (best, scale, offset) = (error, fitted, shift);
+                (best, scale, low) = (error, fitted, shift);
             }
         }
 
-        minimum = -offset;
+        minimum = -low;
         return scale;
     }
 
@@ -257,8 +258,10 @@ internal static class SuperBlockQuantizer
 
         ReadOnlySpan<Vector256<float>> v = MemoryMarshal.Cast<float, Vector256<float>>(x);
         float best = 0, scale = 0;
-        for (int step = -9; step <= 9; step++)
+        for (int turn = 0; turn <= 18; turn++)
         {
+            // The plain grid first, so that it stays where others are only as good.
+            int step = turn == 0 ? 0 : turn <= 9 ? turn - 10 : turn - 9;
             Vector256<float> inverse = Vector256.Create(-(half + (0.1f * step)) / extreme);
             Vector256<float> sumXq = Vector256<float>.Zero, sumQq = Vector256<float>.Zero;
             foreach (Vector256<float> part in v)

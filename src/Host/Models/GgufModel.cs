@@ -85,6 +85,13 @@ public sealed class GgufModel : ModelSource
     public override string? ReadChatTemplate() => Head.Metadata.GetText("tokenizer.chat_template");
 
     /// <inheritdoc/>
+    public override SamplingParameters? ReadSampling()
+    {
+        double? Number(string name) => Head.Metadata.GetNumber("general.sampling." + name);
+        return Sampling(Head.Path, Number("temp"), Number("top_k"), Number("top_p"), Number("min_p"), Number("penalty_repeat"));
+    }
+
+    /// <inheritdoc/>
     public override IEnumerable<(string Key, string Value)> Describe() =>
         Head.Metadata.Entries.Where(e => !e.Key.StartsWith("tokenizer.ggml.", StringComparison.Ordinal)).Select(e => (e.Key, e.Value.ToString()!));
 

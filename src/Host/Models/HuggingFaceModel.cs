@@ -77,6 +77,21 @@ public sealed class HuggingFaceModel : ModelSource
     }
 
     /// <inheritdoc/>
+    public override SamplingParameters? ReadSampling()
+    {
+        string path = System.IO.Path.Combine(Path, "generation_config.json");
+        if (!File.Exists(path))
+        {
+            return null;
+        }
+
+        // Without do_sample the others are not in force.
+        JsonValue json = JsonValue.ReadFile(path);
+        return json.Boolean("do_sample") != true ? null
+            : Sampling(path, json.Number("temperature"), json.Integer("top_k", 0, int.MaxValue), json.Number("top_p"), json.Number("min_p"), json.Number("repetition_penalty")) ?? new SamplingParameters { Temperature = 1 };
+    }
+
+    /// <inheritdoc/>
     public override IEnumerable<(string Key, string Value)> Describe() => _config.Describe();
 
     /// <inheritdoc/>

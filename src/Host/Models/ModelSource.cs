@@ -75,6 +75,10 @@ public abstract class ModelSource : IDisposable
     /// <exception cref="SluiceModelException">What stands in its place is no text.</exception>
     public abstract string? ReadChatTemplate();
 
+    /// <summary>How the model's makers want tokens to be chosen, or null where the files do not say. Sizes and seeds are not in it.</summary>
+    /// <exception cref="ModelFormatException">A value is no number, or out of its range.</exception>
+    public abstract SamplingParameters? ReadSampling();
+
     /// <summary>The texts of settings that are not read into <see cref="ModelConfig"/>, for people to look at.</summary>
     public abstract IEnumerable<(string Key, string Value)> Describe();
 
@@ -89,4 +93,31 @@ public abstract class ModelSource : IDisposable
     internal abstract bool IsNeedless(string tensorName, ModelConfig config);
 
     private protected abstract ModelConfig ReadUncheckedConfig();
+
+    private protected static SamplingParameters? Sampling(string file, double? temperature, double? topK, double? topP, double? minP, double? repetition)
+    {
+        if (temperature is null && topK is null && topP is null && minP is null && repetition is null)
+        {
+            return null;
+        }
+
+        try
+        {
+            // What is not said has the libraries' usual value: a temperature of 1, all tokens.
+            SamplingParameters sampling = new()
+            {
+                Temperature = (float)(temperature ?? 1),
+                TopK = (int)(topK ?? 0),
+                TopP = (float)(topP ?? 1),
+                MinP = (float)(minP ?? 0),
+                RepetitionPenalty = (float)(repetition ?? 1),
+            };
+            sampling.Validate(int.MaxValue);
+            return sampling;
+        }
+        catch (ArgumentException e)
+        {
+            throw new ModelFormatException(file, "", e.Message, e);
+        }
+    }
 }

@@ -12,12 +12,14 @@ public sealed class BytePairTokenizer : Tokenizer
 {
     private readonly PreTokenizer _preTokenizer;
     private readonly BytePairVocabulary _vocabulary;
+    private readonly bool _composes;
     private readonly ConcurrentBag<BytePairEncoder> _idle = [];
 
     internal BytePairTokenizer(TokenizerData data)
         : base(data, Resolve(data).AddsBos)
     {
         _preTokenizer = Resolve(data);
+        _composes = data.ComposesFirst;
         ByteStrings.Builder pieces = new(data.Count);
         ByteStrings.Builder words = new(data.Count);
         List<byte> decoded = [];
@@ -50,7 +52,16 @@ public sealed class BytePairTokenizer : Tokenizer
             encoder = new BytePairEncoder(_preTokenizer, _vocabulary);
         }
 
-        encoder.Encode(text, ids);
+        if (_composes && !System.Text.Ascii.IsValid(text))
+        {
+            ByteBuffer composed = new();
+            encoder.Encode(Normalization.TryNormalize(UnicodeForm.Nfc, text, composed) ? composed.Span : text, ids);
+        }
+        else
+        {
+            encoder.Encode(text, ids);
+        }
+
         _idle.Add(encoder);
     }
 

@@ -38,6 +38,9 @@ internal sealed class TokenizerData
         "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "[EOT]", "[e~[", "<end_of_utterance>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
     ];
 
+    /// <summary>True in a GGUF file whose texts are to be composed (NFC). An own key beside the format's <c>lowercase</c> and <c>strip_accents</c>: other readers pass over it.</summary>
+    public const string ComposesKey = "tokenizer.ggml.normalizer.nfc";
+
     /// <summary>The file's path, for errors.</summary>
     public required string File { get; init; }
 
@@ -155,6 +158,7 @@ internal sealed class TokenizerData
             Kinds = ReadKinds(file, count),
             Scores = ReadScores(file, count),
             Model = model,
+            ComposesFirst = metadata.GetBoolean(ComposesKey) ?? false,
             Lowercase = metadata.GetBoolean("tokenizer.ggml.normalizer.lowercase") ?? true,
             StripsAccents = metadata.GetBoolean("tokenizer.ggml.normalizer.strip_accents") ?? metadata.GetBoolean("tokenizer.ggml.normalizer.lowercase") ?? true,
             Merges = model is "gpt2" or "gemma4" && metadata.GetStrings("tokenizer.ggml.merges") is { } merges ? MergeList.FromGguf(file.Path, merges, index) : null,

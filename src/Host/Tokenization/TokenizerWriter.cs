@@ -39,6 +39,11 @@ internal static class TokenizerWriter
                 ?? throw new UnsupportedModelException(data.File, "pre_tokenizer", "has expressions for which GGUF has no name")));
         }
 
+        if (data.ComposesFirst)
+        {
+            writer.AddMetadata(TokenizerData.ComposesKey, GgufValue.Of(true));
+        }
+
         string[] texts = new string[count];
         int[] kinds = new int[count];
         for (int id = 0; id < count; id++)

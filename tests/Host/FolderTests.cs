@@ -121,6 +121,21 @@ public class FolderTests
     }
 
     [Fact]
+    public void A_pipe_behind_a_link_is_refused_and_not_waited_for()
+    {
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "needs POSIX pipes");
+        using TempFolder folder = new();
+        using (System.Diagnostics.Process make = System.Diagnostics.Process.Start("mkfifo", [folder["pipe"]]))
+        {
+            make.WaitForExit();
+        }
+
+        File.CreateSymbolicLink(folder["link.gguf"], folder["pipe"]);
+        Assert.Contains("is 0 bytes", Assert.Throws<ModelFormatException>(() => ReadConfig(folder["link.gguf"])).Message);
+        Assert.Contains("is 0 bytes", Assert.Throws<ModelFormatException>(() => ReadConfig(folder["pipe"])).Message);
+    }
+
+    [Fact]
     public void Packed_matrices_shards_and_a_bias_are_read()
     {
         using TempFolder folder = new();

@@ -43,7 +43,8 @@ internal sealed class FileSource : IDisposable
             throw new FileNotFoundException($"model file '{path}' does not exist", path);
         }
 
-        if (new FileInfo(path).Length == 0)
+        string target = File.ResolveLinkTarget(path, returnFinalTarget: true)?.FullName ?? path;
+        if (new FileInfo(target).Length == 0)
         {
             // Nothing to read; and what only seems to be empty, a pipe or a device, might never answer.
             return new FileSource(path, null, 0, null, null);
@@ -63,7 +64,7 @@ internal sealed class FileSource : IDisposable
                 throw new ModelFormatException(path, "", "is not a regular file, and a model must be read at any offset", e);
             }
 
-            if (!memoryMap)
+            if (!memoryMap || length == 0)
             {
                 return new FileSource(path, file, length, null, null);
             }

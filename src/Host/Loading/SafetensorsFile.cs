@@ -25,7 +25,9 @@ public sealed class SafetensorsFile : IDisposable
 {
     private const int MostHeaderBytes = 100_000_000; // the format's own limit
     private const int MostDimensions = 8;
-    private const int MostTensors = 1 << 20;
+    private const int MostTensors = 1 << 17; // far above what a file has; each takes some hundred bytes of memory
+    private const int MostMetadata = 1 << 16;
+    private const int MostMetadataBytes = 1 << 22;
 
     private readonly FileSource _source;
     private readonly Dictionary<string, SafetensorsTensor> _byName = new(StringComparer.Ordinal);
@@ -182,10 +184,21 @@ public sealed class SafetensorsFile : IDisposable
     private void ReadMetadata(ref Utf8JsonReader reader)
     {
         Expect(ref reader, JsonTokenType.StartObject, "__metadata__", "an object");
+        long start = reader.TokenStartIndex;
         while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
         {
+            if (_metadata.Count == MostMetadata || reader.BytesConsumed - start > MostMetadataBytes)
+            {
+                throw Malformed("__metadata__", $"holds more than {MostMetadata:N0} entries or {MostMetadataBytes:N0} bytes");
+            }
+
             string key = reader.GetString()!;
-            Expect(ref reader, JsonTokenType.String, $"__metadata__.{key}", "a text");
+            Expect(ref reader, JsonTokenType.String, $"__metadata__.{(key.Length > 60 ? key[..60] : key)}", "a text");
+            if (reader.ValueSpan.Length > MostMetadataBytes)
+            {
+                throw Malformed("__metadata__", $"holds a text of {reader.ValueSpan.Length:N0} bytes, and {MostMetadataBytes:N0} are read");
+            }
+
             if (!_metadata.TryAdd(key, reader.GetString()!))
             {
                 throw Malformed($"__metadata__.{key}", "stands twice");

@@ -7,14 +7,15 @@ public class TokenizerRegexTests
 {
     private static readonly string[] Parts =
     [
-        "a", "B", "the", " ", "  ", "\n", "\r\n", "\t", "7", "42", "é", "'s", "'S", "'\u017F", "'re", "'LL", "!", "...", "\u3000", "日本", "한국", "👍", "\u0301", "٣", "½", "$", "\u2028", "\u0000", "ǅ", "ʰ", "А", "(", "，",
+        "a", "B", "the", " ", "  ", "\n", "\r\n", "\t", "7", "42", "é", "'s", "'S", "'\u017F", "'re", "'LL", "!", "...", "\u3000", "日本", "한국", "👍", "\u0301", "٣", "½", "$", "\u2028", "\u0000", "ǅ", "ʰ", "А", "(", "，", "/", "a/\n/", "123456", "99x", "_", "ABc", "DE", "\u0903",
     ];
 
     public static TheoryData<string> Known() =>
     [
         RegexTexts.Gpt2, RegexTexts.Gpt2 + @"|\s+", RegexTexts.Llama3, RegexTexts.Llama3Ascii, RegexTexts.Qwen2, RegexTexts.Qwen2Ascii, RegexTexts.Qwen35, RegexTexts.Qwen35Ascii,
         RegexTexts.AnyDigits, RegexTexts.AnyDigitsAscii, @"[\r\n]", @"\p{N}", @"\p{N}+", @"\p{N}{1,3}", "[0-9][0-9][0-9]", @"\s+$", @"[\p{P}\$\+<=>\^~\|]+",
-        RegexTexts.DeepSeekWords, RegexTexts.DeepSeekPunctuation, RegexTexts.DeepSeekEastAsian,
+        RegexTexts.DeepSeekWords, RegexTexts.DeepSeekPunctuation, RegexTexts.DeepSeekEastAsian, RegexTexts.DeepSeekV3, RegexTexts.Gpt4o, RegexTexts.Youtu, RegexTexts.Tekken,
+        RegexTexts.DigitsToWordEnd, RegexTexts.DigitsToRunEnd, RegexTexts.BeforeDigits,
     ];
 
     [Theory, MemberData(nameof(Known))]
@@ -61,6 +62,12 @@ public class TokenizerRegexTests
     public void Matches_are_those_of_the_expression(string expression, string text, string pieces) =>
         Assert.Equal(pieces.Split('|'), Split(new PreTokenizer([RegexRule.Compile(expression, "f", "x")]), text));
 
+    // As expressions these look to the run's end from each group of a run; a million digits would take hours.
+    [Theory]
+    [InlineData(RegexTexts.DigitsToWordEnd, "", 333_334), InlineData(RegexTexts.DigitsToWordEnd, "x", 1), InlineData(RegexTexts.DigitsToRunEnd, "x", 333_335), InlineData(RegexTexts.BeforeDigits, "x", 333_334)]
+    public void A_million_digits_are_grouped_in_linear_time(string expression, string behind, int pieces) =>
+        Assert.Equal(pieces, Split(new PreTokenizer([WordRules.Find(expression)!]), new string('7', 1_000_000) + behind).Length);
+
     [Theory]
     [InlineData("(a"), InlineData("a)"), InlineData("[a"), InlineData("*a"), InlineData("\\p{Nonsense}"), InlineData("a\\"), InlineData("(?<=a*)b"), InlineData("\\1"), InlineData("(?P<n>a)"), InlineData("[b-a]")]
     [InlineData("a{3,2}"), InlineData("(?:(?:a{1000}){1000}){1000}"), InlineData("\\x{110000}"), InlineData("a{99999}"), InlineData("(?"), InlineData("\\p{")]
@@ -73,6 +80,16 @@ public class TokenizerRegexTests
     [Fact]
     public void Deep_nesting_is_refused() =>
         Assert.Throws<UnsupportedModelException>(() => RegexRule.Compile(new string('(', 10_000) + new string(')', 10_000), "file", "field"));
+
+    [Fact]
+    public void Many_sets_of_code_points_take_little_memory()
+    {
+        string expression = "[" + string.Concat(Enumerable.Range(0, 10_000).Select(i => (char)(0x4E00 + i))) + "]";
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        PreTokenizer splitter = new([RegexRule.Compile(expression, "file", "field")]);
+        Assert.Equal(["x", "\u4E01", "\u9000"], Split(splitter, "x\u4E01\u9000"));
+        Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 1, 16 << 20);
+    }
 
     [Fact]
     public void An_expression_that_would_hang_is_stopped()

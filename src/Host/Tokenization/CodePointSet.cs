@@ -3,11 +3,14 @@ using System.Text;
 
 namespace Sluice.Tokenization;
 
-/// <summary>A set of code points of a regular expression. Membership is kept in bitmaps, a page of 256 at a time, made when first asked for.</summary>
+/// <summary>
+/// A set of code points of a regular expression. Membership is kept in bitmaps, a page of 256 at a time, made when first asked
+/// for: an expression may name many sets, and must not cost memory that its own length does not pay for.
+/// </summary>
 internal sealed class CodePointSet
 {
     private readonly Func<int, bool> _contains;
-    private readonly ulong[]?[] _pages = new ulong[]?[0x1100];
+    private ulong[]?[]?[]? _planes;
     private readonly ulong _low;
     private readonly ulong _high;
 
@@ -118,7 +121,7 @@ internal sealed class CodePointSet
             return ((codePoint < 64 ? _low : _high) >> (codePoint & 63) & 1) != 0;
         }
 
-        ulong[] page = _pages[codePoint >> 8] ?? MakePage(codePoint >> 8);
+        ulong[] page = _planes?[codePoint >> 16]?[codePoint >> 8 & 0xFF] ?? MakePage(codePoint >> 8);
         return (page[codePoint >> 6 & 3] >> (codePoint & 63) & 1) != 0;
     }
 
@@ -149,6 +152,10 @@ internal sealed class CodePointSet
             page[i >> 6] |= _contains((number << 8) | i) ? 1UL << (i & 63) : 0;
         }
 
-        return _pages[number] = page;
+        // Threads may make the same page at once; whichever stays is right.
+        ulong[]?[]?[] planes = _planes ??= new ulong[]?[]?[17];
+        ulong[]?[] plane = planes[number >> 8] ??= new ulong[]?[256];
+        Volatile.Write(ref plane[number & 0xFF], page);
+        return page;
     }
 }

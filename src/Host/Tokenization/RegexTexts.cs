@@ -64,7 +64,11 @@ internal static class RegexTexts
     public const string AfmoeEastAsian = "[一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-힯ᄀ-ᇿ]+";
 
     // Digits from the right in threes: the first one or two stand alone.
-    public const string AfmoeDigits = @"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))";
+    public const string DigitsToRunEnd = @"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))";
+
+    public const string DigitsToWordEnd = @"\d{1,3}(?=(?:\d{3})*\b)";
+
+    public const string BeforeDigits = @"(?=(\d{3})+(?!\d))";
 
     public const string KimiWords = @"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 }

@@ -33,6 +33,13 @@ internal static class WordRules
         [RegexTexts.DeepSeekWords] = CasedWord,
         [RegexTexts.DeepSeekPunctuation] = DeepSeekPunctuation,
         [RegexTexts.DeepSeekEastAsian] = EastAsian,
+        [RegexTexts.DeepSeekV3] = CasedWordRules.DeepSeekV3,
+        [RegexTexts.Gpt4o] = CasedWordRules.Gpt4o,
+        [RegexTexts.Youtu] = CasedWordRules.Youtu,
+        [RegexTexts.Tekken] = CasedWordRules.Tekken,
+        [RegexTexts.DigitsToWordEnd] = DigitGroupRules.ToWordEnd,
+        [RegexTexts.DigitsToRunEnd] = DigitGroupRules.ToRunEnd,
+        [RegexTexts.BeforeDigits] = DigitGroupRules.Before,
     };
 
     /// <summary>The rule written by hand for an expression, or null.</summary>
@@ -127,7 +134,7 @@ internal static class WordRules
     }
 
     // \s*[\r\n]+|\s+(?!\S)|\s+ where a space stands at position: up to the run's last line end, else as SpaceRun.
-    private static int SpaceRunToNewline(ReadOnlySpan<byte> text, int position)
+    internal static int SpaceRunToNewline(ReadOnlySpan<byte> text, int position)
     {
         int newline = 0;
         int at = position;
@@ -169,7 +176,7 @@ internal static class WordRules
     }
 
     // (?i:...) takes U+017F, whose upper case is S, for an s; expressions written out as [sS] do not.
-    private static int Contraction(ReadOnlySpan<byte> text, int position, bool ignoreCase, bool longS = false)
+    internal static int Contraction(ReadOnlySpan<byte> text, int position, bool ignoreCase, bool longS = false)
     {
         if (text[position] != '\'' || position + 1 >= text.Length)
         {

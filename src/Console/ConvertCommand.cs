@@ -26,6 +26,11 @@ internal static class ConvertCommand
             System.Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture, $"wrote {to}: {report.Bytes / 1e6:0.0} MB, {string.Join(", ", report.Tensors.Select(t => $"{t.Value} {t.Key}"))}"));
             System.Console.Out.WriteLine(report.RelativeError == 0 ? "no weight has changed" : string.Create(
                 CultureInfo.InvariantCulture, $"relative error of the weights {report.RelativeError:0.00e+0} (root mean square), largest change {report.LargestError:0.00e+0} in {report.LargestErrorTensor}"));
+            foreach (string note in report.Notes)
+            {
+                System.Console.Out.WriteLine($"note: {note}");
+            }
+
             return 0;
         });
         return command;

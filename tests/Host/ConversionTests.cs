@@ -28,6 +28,7 @@ public class ConversionTests
 
         ConversionReport back = ModelConverter.Convert(folder["a.gguf"], folder["b"], null);
         using ModelSource source = ModelSource.Open(g.ModelPath);
+        Assert.Equal(source.ReadTokenizer().Data.ComposesFirst, to.Notes.Any(n => n.Contains("NFC", StringComparison.Ordinal)));
         bool packed = source.Find("blk.0.attn_output.weight")!.IsGrouped;
         Assert.Equal(packed, to.RelativeError > 0);
         Assert.Equal(0, back.RelativeError);

@@ -23,7 +23,7 @@ public class ModelConfigTests
         ["another vocabulary"] = (m => m.Set("llama.vocab_size", GgufValue.Of(10u)), typeof(ModelFormatException), "the embedding has 11 rows"),
         ["a rope of odd dimensions"] = (m => m.Set("llama.rope.dimension_count", GgufValue.Of(3u)), typeof(ModelFormatException), "must be even"),
         ["a rope wider than a head"] = (m => m.Set("llama.rope.dimension_count", GgufValue.Of(6u)), typeof(ModelFormatException), "from 2 to 4"),
-        ["a rope base of 0"] = (m => m.Set("llama.rope.freq_base", GgufValue.Of(0f)), typeof(ModelFormatException), "must be above 0"),
+        ["a rope base of 0"] = (m => m.Set("llama.rope.freq_base", GgufValue.Of(0f)), typeof(ModelFormatException), "must be from 1 up to 1e12"),
         ["a scaling of the future"] = (m => m.Set("llama.rope.scaling.type", GgufValue.Of("warp")), typeof(UnsupportedModelException), "'warp' is not supported"),
         ["factors of another length"] = (m => m.Tensor("rope_freqs.weight", 3), typeof(ModelFormatException), "2 F32 are expected"),
         ["experts"] = (m => m.Set("llama.expert_count", GgufValue.Of(8u)), typeof(UnsupportedModelException), "mixtures of experts"),

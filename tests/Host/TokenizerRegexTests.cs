@@ -92,6 +92,15 @@ public class TokenizerRegexTests
     }
 
     [Fact]
+    public void Many_letters_of_either_case_take_little_memory()
+    {
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        PreTokenizer splitter = new([RegexRule.Compile(string.Concat(Enumerable.Repeat("(?i:a)", 5_000)), "file", "field")]);
+        Assert.Equal(["b\u4E00"], Split(splitter, "b\u4E00"));
+        Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 1, 16 << 20);
+    }
+
+    [Fact]
     public void An_expression_that_would_hang_is_stopped()
     {
         PreTokenizer splitter = new([RegexRule.Compile("(?:a|a)*b", "file", "field")]);

@@ -62,6 +62,31 @@ internal static class GgufModelWriter
         }
     }
 
+    /// <summary>What the file says in keys that other readers of the family may not know.</summary>
+    public static IEnumerable<string> Notes(ModelConfig c, Tokenizer tokenizer)
+    {
+        if (c.AttentionScale != 0 && c.Architecture.Name != "granite" && !IsUsualScale(c))
+        {
+            yield return "attention.scale: other readers take one over the square root of the head's size";
+        }
+
+        RopeConfig rope = c.Ropes[0];
+        if (rope.Scaling == RopeScaling.Yarn && (rope.BetaFast != 32 || rope.BetaSlow != 1))
+        {
+            yield return "rope.scaling.yarn_beta_fast and yarn_beta_slow: other readers take 32 and 1";
+        }
+
+        if (c.Architecture.Name is "llama" or "phi3" or "qwen2" or "qwen3" && c.Layers.Any(l => l.Window > 0))
+        {
+            yield return "attention.sliding_window: other readers let every layer of this family see all tokens";
+        }
+
+        if (tokenizer.Data.ComposesFirst)
+        {
+            yield return $"{TokenizerData.ComposesKey}: other readers do not compose text (NFC) before they cut it";
+        }
+    }
+
     /// <summary>The tensors that hold a scaling's divisors of RoPE's frequencies, f32.</summary>
     public static IEnumerable<(string Name, float[] Factors)> RopeFactors(RopeConfig rope)
     {
@@ -100,6 +125,13 @@ internal static class GgufModelWriter
         return Fits(type) ? type : Fits(finer) ? finer : TensorType.F16;
     }
 
+    // What a reader takes that finds no key.
+    private static bool IsUsualScale(ModelConfig c)
+    {
+        float usual = 1f / MathF.Sqrt(c.Architecture.WideScaleLayers == c.LayerCount ? (float)c.HiddenSize / c.HeadCount : c.HeadDim);
+        return Math.Abs(c.AttentionScale - usual) <= 1e-6f * usual;
+    }
+
     private static void AddScales(Action<string, GgufValue> add, ModelConfig c)
     {
         if (c.Architecture.ScalesEmbedding ? c.EmbeddingScale != MathF.Sqrt(c.HiddenSize) : c.EmbeddingScale != 1)
@@ -107,7 +139,7 @@ internal static class GgufModelWriter
             add("embedding_scale", GgufValue.Of(c.EmbeddingScale));
         }
 
-        if (c.AttentionScale != 0)
+        if (c.AttentionScale != 0 && !IsUsualScale(c))
         {
             add("attention.scale", GgufValue.Of(c.AttentionScale));
         }

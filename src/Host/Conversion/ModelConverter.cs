@@ -12,7 +12,11 @@ namespace Sluice.Conversion;
 /// <param name="RelativeError">Square root of the sum of squared changes over the sum of squared weights; 0: nothing was lost.</param>
 /// <param name="LargestError">The largest change of a weight.</param>
 /// <param name="LargestErrorTensor">Where it is; empty where nothing was lost.</param>
-public sealed record ConversionReport(IReadOnlyDictionary<string, int> Tensors, long Bytes, double RelativeError, double LargestError, string LargestErrorTensor);
+public sealed record ConversionReport(IReadOnlyDictionary<string, int> Tensors, long Bytes, double RelativeError, double LargestError, string LargestErrorTensor)
+{
+    /// <summary>What Sluice reads back from the file and other readers may pass over.</summary>
+    public IReadOnlyList<string> Notes { get; init; } = [];
+}
 
 /// <summary>Converts models between GGUF files and Hugging Face folders, and from one type of weights to another.</summary>
 public static class ModelConverter
@@ -64,7 +68,7 @@ public static class ModelConverter
                 plan.ForEach(values.Write);
                 Array.ForEach(factors, f => writer.Write(MemoryMarshal.AsBytes(f.Factors.AsSpan())));
                 writer.Finish();
-                return values.Report();
+                return values.Report() with { Notes = [.. GgufModelWriter.Notes(config, tokenizer)] };
             });
         }
 

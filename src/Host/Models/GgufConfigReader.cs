@@ -233,8 +233,8 @@ internal sealed class GgufConfigReader
         }
 
         float[] factors = tensor.ReadFloats();
-        int bad = Array.FindIndex(factors, f => !(f > 0) || float.IsInfinity(f));
-        return bad < 0 ? factors : throw new ModelFormatException(tensor.File, field, $"holds {factors[bad].ToString(CultureInfo.InvariantCulture)}, and all factors must be above 0");
+        int bad = Array.FindIndex(factors, f => !(f is > 1e-6f and < 1e6f));
+        return bad < 0 ? factors : throw new ModelFormatException(tensor.File, field, $"holds {factors[bad].ToString(CultureInfo.InvariantCulture)}, and all factors must be above 1e-6 and below 1e6");
     }
 
     private string Key(string name) => $"{_prefix}.{name}";
@@ -245,14 +245,19 @@ internal sealed class GgufConfigReader
 
     private double? Number(string name) => _metadata.GetNumber(Key(name));
 
-    private double? RopeBase(string name) => Number(name) == 0 ? throw Malformed(name, "is 0, and must be above 0 and below 1e12") : Positive(name);
+    private double? RopeBase(string name) => Number(name) switch
+    {
+        null => null,
+        >= 1 and < 1e12 and double value => value,
+        double value => throw Malformed(name, $"is {value.ToString(CultureInfo.InvariantCulture)}, and must be from 1 up to 1e12"),
+    };
 
     // A multiplier; converters write 0 for "not set".
     private float? Positive(string name) => Number(name) switch
     {
         null or 0 => null,
-        > 0 and < 1e12 and double value => (float)value,
-        double value => throw Malformed(name, $"is {value.ToString(CultureInfo.InvariantCulture)}, and must be above 0 and below 1e12"),
+        > 1e-6 and < 1e6 and double value => (float)value,
+        double value => throw Malformed(name, $"is {value.ToString(CultureInfo.InvariantCulture)}, and must be above 1e-6 and below 1e6"),
     };
 
     private ModelFormatException Malformed(string name, string detail) => new(_file, Key(name), detail);

@@ -196,8 +196,8 @@ internal sealed class HuggingFaceConfigReader
     private float? Positive(string key) => Number(key) switch
     {
         null => null,
-        > 0 and < 1e12 and double value => (float)value,
-        double value => throw _json.Require(key).Malformed($"is {value.ToString(CultureInfo.InvariantCulture)}, and must be above 0 and below 1e12"),
+        > 1e-6 and < 1e6 and double value => (float)value,
+        double value => throw _json.Require(key).Malformed($"is {value.ToString(CultureInfo.InvariantCulture)}, and must be above 1e-6 and below 1e6"),
     };
 
     private double? Default(string key) => Model == "gemma3" && Gemma3Defaults.TryGetValue(key, out double value) ? value : null;

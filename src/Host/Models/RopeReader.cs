@@ -95,7 +95,7 @@ internal sealed class RopeReader
             BetaFast = Optional(s, "beta_fast", 32),
             BetaSlow = Optional(s, "beta_slow", 1),
             Truncate = s.Boolean("truncate") ?? true,
-            AttentionFactor = (float)attention,
+            AttentionFactor = Attention(attention, s),
         };
     }
 
@@ -111,9 +111,12 @@ internal sealed class RopeReader
             OriginalContext = original,
             Divisors = Factors(s.Require("short_factor"), rope.Dimensions / 2),
             LongDivisors = Factors(s.Require("long_factor"), rope.Dimensions / 2),
-            AttentionFactor = (float)attention,
+            AttentionFactor = Attention(attention, s),
         };
     }
+
+    private static float Attention(double factor, JsonValue s) =>
+        factor is > 1e-3 and < 1e3 ? (float)factor : throw s.Malformed($"its attention_factor is {Show(factor)}, given or computed from its contexts, and must be above 0.001 and below 1,000");
 
     private void Extend(double context) => ContextLength = (int)Math.Min(int.MaxValue, Math.Max(ContextLength, context));
 
@@ -124,10 +127,10 @@ internal sealed class RopeReader
             throw list.Malformed($"has {list.Element.GetArrayLength():N0} factors for {count:N0} pairs");
         }
 
-        return [.. list.Items().Select(f => f.Number() is > 0 and < 1e12 and double value ? (float)value : throw f.Malformed("must be above 0 and below 1e12"))];
+        return [.. list.Items().Select(f => f.Number() is > 1e-6 and < 1e6 and double value ? (float)value : throw f.Malformed("must be above 1e-6 and below 1e6"))];
     }
 
-    private static double Base(double theta, JsonValue at) => theta is > 0 and < 1e12 ? theta : throw at.Malformed($"its rope_theta is {Show(theta)}, and must be above 0 and below 1e12");
+    private static double Base(double theta, JsonValue at) => theta is >= 1 and < 1e12 ? theta : throw at.Malformed($"its rope_theta is {Show(theta)}, and must be from 1 up to 1e12");
 
     private static double Factor(JsonValue s) => Positive(s, "factor");
 
@@ -136,7 +139,7 @@ internal sealed class RopeReader
     private static double Positive(JsonValue s, string key)
     {
         JsonValue value = s.Require(key);
-        return value.Number() is > 0 and < 1e9 and double number ? number : throw value.Malformed($"is {Show(value.Number())}, and must be above 0 and below 1e9");
+        return value.Number() is > 1e-6 and < 1e6 and double number ? number : throw value.Malformed($"is {Show(value.Number())}, and must be above 1e-6 and below 1e6");
     }
 
     private static string Show(double value) => value.ToString(CultureInfo.InvariantCulture);

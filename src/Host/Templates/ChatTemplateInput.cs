@@ -14,7 +14,7 @@ public sealed record ChatMessage(string Role, string? Content)
 /// <summary>How much a template may do before it is stopped with <see cref="ChatTemplateError.Limit"/>.</summary>
 /// <param name="Steps">Evaluated nodes; work that depends on a text's or list's length counts in proportion.</param>
 /// <param name="OutputChars">UTF-16 units of the output. Four times as many may be made on the way, in intermediate texts.</param>
-public sealed record ChatTemplateLimits(long Steps = 10_000_000, int OutputChars = 64 << 20);
+public sealed record ChatTemplateLimits(long Steps = 5_000_000, int OutputChars = 8 << 20);
 
 /// <summary>What a chat template is rendered from. All of it is data but the tokens, which are the tokenizer's own.</summary>
 public sealed record ChatTemplateInput

@@ -266,12 +266,13 @@ internal sealed class ValueEquality(Runtime rt) : IEqualityComparer<Value>
 {
     public bool Equals(Value? a, Value? b)
     {
+        // Before the short way out: a list may hold one value a million times.
+        rt.Step();
         if (ReferenceEquals(a, b))
         {
             return a is not FloatValue { Value: double.NaN };
         }
 
-        rt.Step();
         if (a is Text s && b is Text t)
         {
             if (s.S.Length != t.S.Length)

@@ -11,6 +11,9 @@ internal sealed class ByteBuffer
 
     public int Length { get; private set; }
 
+    /// <summary>Bytes that it may hold.</summary>
+    public int Limit { get; set; } = Array.MaxLength;
+
     public ReadOnlySpan<byte> Span => _bytes.AsSpan(0, Length);
 
     public void Clear()
@@ -54,6 +57,11 @@ internal sealed class ByteBuffer
 
     private void Grow(int more)
     {
+        if (more > Limit - Length)
+        {
+            throw new UnsupportedModelException("tokenizer.json", "normalizer", $"makes more than {Limit:N0} bytes of a text, which no model's does");
+        }
+
         if (_bytes.Length - Length < more)
         {
             Array.Resize(ref _bytes, Math.Max(checked(Length + more), Math.Max(256, (int)Math.Min(Array.MaxLength, 2L * Length))));

@@ -9,6 +9,9 @@ internal sealed class HuggingFaceFolder
 {
     private static readonly string[] Gpt2Classes = ["GPT2", "GPTNeoX", "CodeGen", "Roberta", "Bart", "Longformer", "Whisper", "GPTNeo", "Phi", "OPT", "Bloom", "Starcoder"];
 
+    // T5's name is an older one.
+    private static readonly string[] SentencePieceNames = ["tokenizer.model", "spiece.model"];
+
     private readonly string _folder;
     private readonly JsonValue? _config;
     private readonly JsonValue? _special;
@@ -40,9 +43,15 @@ internal sealed class HuggingFaceFolder
             return files.FromMerges();
         }
 
+        if (Array.Find(SentencePieceNames, n => File.Exists(Path.Combine(folder, n))) is { } name)
+        {
+            string path = Path.Combine(folder, name);
+            return SentencePieceFolder.Load(path, ReadAll(path), files, files.Optional("added_tokens.json"));
+        }
+
         string words = Path.Combine(folder, "vocab.txt");
         return File.Exists(words) ? files.FromWords(words)
-            : throw new FileNotFoundException($"{folder}: there is no tokenizer.json, no vocab.json with merges.txt, and no vocab.txt", json);
+            : throw new FileNotFoundException($"{folder}: there is no tokenizer.json, no vocab.json with merges.txt, no tokenizer.model, and no vocab.txt", json);
     }
 
     /// <summary>The text of a special token such as bos_token, or null where no file names one.</summary>
@@ -145,6 +154,6 @@ internal sealed class HuggingFaceFolder
 
         byte[] bytes = new byte[source.Length];
         source.Read(0, bytes);
-        return bytes;
+        return bytes.AsSpan().StartsWith("\uFEFF"u8) ? bytes[3..] : bytes;
     }
 }

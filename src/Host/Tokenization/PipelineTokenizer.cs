@@ -36,6 +36,7 @@ internal sealed class PipelineTokenizer : Tokenizer
         }
 
         worker.Normalized.Clear();
+        worker.Normalized.Limit = TextNormalizer.LimitFor(text.Length);
         ReadOnlySpan<byte> normalized = _pipeline.Normalizer is { } normalizer && normalizer.Apply(text, worker.Normalized) ? worker.Normalized.Span : text;
         if (_normalizedAdded is null)
         {

@@ -7,12 +7,13 @@ namespace Sluice.Tokenization;
 internal sealed class SentencePieceVocabulary
 {
     private readonly ByteStringIndex _index;
+    private readonly TokenKind[] _kinds;
     private readonly float[] _scores;
     private readonly int[] _byteTokens = new int[256];
 
     public SentencePieceVocabulary(TokenizerData data)
     {
-        _index = data.Index;
+        (_index, _kinds) = (data.Index, data.Kinds);
         _scores = data.Scores ?? throw new ModelFormatException(data.File, "tokenizer.ggml.scores", "is missing");
         Array.Fill(_byteTokens, data.UnknownId ?? -1);
         for (int id = 0; id < data.Count; id++)
@@ -51,7 +52,12 @@ internal sealed class SentencePieceVocabulary
             : throw new ModelFormatException(data.File, "tokenizer.ggml.tokens", $"byte token {id:N0} is {TokenizerData.Show(text)}, and a form like <0x0A> is expected");
     }
 
-    public int Find(ReadOnlySpan<byte> text) => _index.Find(text);
+    /// <summary>The piece of a text, or -1. Names of control tokens are no pieces: what is typed, however it merges, never becomes one.</summary>
+    public int Find(ReadOnlySpan<byte> text)
+    {
+        int id = _index.Find(text);
+        return id >= 0 && _kinds[id] is TokenKind.Control or TokenKind.Unknown or TokenKind.Byte ? -1 : id;
+    }
 
     public float ScoreOf(int id) => _scores[id];
 

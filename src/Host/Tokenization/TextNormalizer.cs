@@ -11,9 +11,12 @@ internal abstract class TextNormalizer
     /// <summary>The changed text, as a copy.</summary>
     public byte[] Apply(ReadOnlySpan<byte> text)
     {
-        ByteBuffer output = new();
+        ByteBuffer output = new() { Limit = LimitFor(text.Length) };
         return (Apply(text, output) ? output.Span : text).ToArray();
     }
+
+    /// <summary>Bytes that a text may become: far above what normalizers make of one, so that a chain of replacements cannot multiply it for ever.</summary>
+    public static int LimitFor(int length) => (int)Math.Min(Array.MaxLength, (64L * length) + (1 << 20));
 }
 
 /// <summary>Several normalizers, one after the other.</summary>
@@ -27,6 +30,7 @@ internal sealed class SequenceNormalizer(IReadOnlyList<TextNormalizer> parts) : 
         {
             ByteBuffer next = spare ?? new ByteBuffer();
             next.Clear();
+            next.Limit = output.Limit;
             if (part.Apply(last is null ? text : last.Span, next))
             {
                 (last, spare) = (next, last);

@@ -79,7 +79,7 @@ public abstract class Tokenizer
     }
 
     /// <summary>
-    /// Makes the tokenizer of a Hugging Face folder: from tokenizer.json, or else vocab.json and merges.txt, or vocab.txt; with what
+    /// Makes the tokenizer of a Hugging Face folder: from tokenizer.json, or else vocab.json and merges.txt, SentencePiece's tokenizer.model, or vocab.txt; with what
     /// tokenizer_config.json, special_tokens_map.json, generation_config.json and config.json tell of special tokens.
     /// </summary>
     /// <exception cref="FileNotFoundException">None of these files is there.</exception>

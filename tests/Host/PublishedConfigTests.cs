@@ -16,6 +16,20 @@ public class PublishedConfigTests
             "rope_scaling":{"factor":32.0,"high_freq_factor":4.0,"low_freq_factor":1.0,"original_max_position_embeddings":8192,"rope_type":"llama3"},"rope_theta":500000.0,
             "tie_word_embeddings":true,"torch_dtype":"bfloat16","vocab_size":128256}
             """, c => Assert.Equal(("llama", 16, 64, 131_072, RopeScaling.Llama3, 8_192, 0, true), (c.Architecture.Name, c.LayerCount, c.HeadDim, c.ContextLength, c.Ropes[0].Scaling, c.Ropes[0].OriginalContext, c.Layers[0].Window, c.TiedEmbeddings))),
+        ["Llama-2-7b-hf"] = ("""
+            {"_name_or_path":"meta-llama/Llama-2-7b-hf","architectures":["LlamaForCausalLM"],"hidden_act":"silu","hidden_size":4096,"intermediate_size":11008,"max_position_embeddings":4096,
+            "model_type":"llama","num_attention_heads":32,"num_hidden_layers":32,"num_key_value_heads":32,"pretraining_tp":1,"rms_norm_eps":1e-05,"rope_scaling":null,
+            "tie_word_embeddings":false,"vocab_size":32000}
+            """, c => Assert.Equal((10_000.0, RopeScaling.None, 4_096, 128), (c.Ropes[0].Base, c.Ropes[0].Scaling, c.ContextLength, c.HeadDim))),
+        ["Phi-3-mini-128k-instruct"] = ("""
+            {"architectures":["Phi3ForCausalLM"],"hidden_act":"silu","hidden_size":3072,"intermediate_size":8192,"max_position_embeddings":131072,"model_type":"phi3","num_attention_heads":32,
+            "num_hidden_layers":32,"num_key_value_heads":32,"original_max_position_embeddings":4096,"rms_norm_eps":1e-05,
+            "rope_scaling":{"long_factor":[FACTORS],"short_factor":[FACTORS],"type":"su"},"rope_theta":10000.0,"sliding_window":262144,"vocab_size":32064}
+            """, c => Assert.Equal((RopeScaling.LongRope, 4_096, 262_144), (c.Ropes[0].Scaling, c.Ropes[0].OriginalContext, c.Layers[0].Window))),
+        ["gemma-2b"] = ("""
+            {"architectures":["GemmaForCausalLM"],"attention_bias":false,"head_dim":256,"hidden_act":"gelu","hidden_size":2048,"intermediate_size":16384,"max_position_embeddings":8192,
+            "model_type":"gemma","num_attention_heads":8,"num_hidden_layers":18,"num_key_value_heads":1,"rms_norm_eps":1e-06,"rope_scaling":null,"rope_theta":10000.0,"vocab_size":256000}
+            """, c => Assert.Equal((Activation.GeluTanh, true, MathF.Sqrt(2_048), 1), (c.Activation, c.TiedEmbeddings, c.EmbeddingScale, c.KvHeadCount))),
         ["Mistral-7B-v0.1"] = ("""
             {"architectures":["MistralForCausalLM"],"hidden_act":"silu","hidden_size":4096,"intermediate_size":14336,"max_position_embeddings":32768,"model_type":"mistral","num_attention_heads":32,
             "num_hidden_layers":32,"num_key_value_heads":8,"rms_norm_eps":1e-05,"rope_theta":10000.0,"sliding_window":4096,"tie_word_embeddings":false,"vocab_size":32000}

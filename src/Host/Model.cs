@@ -90,6 +90,8 @@ public sealed class Model : IDisposable
     /// <param name="progress">Told after each tensor.</param>
     /// <param name="cancellationToken">Looked at between tensors; what was loaded is freed.</param>
     /// <exception cref="FileNotFoundException">There is no such file.</exception>
+    /// <exception cref="IOException">The system cannot read a file.</exception>
+    /// <exception cref="UnauthorizedAccessException">A file may not be read.</exception>
     /// <exception cref="SluiceModelException">The file is malformed, or of a kind that is not supported; the text says where and why.</exception>
     /// <exception cref="SluiceException">No such device, or no memory.</exception>
     /// <exception cref="ArgumentException">An option out of its range.</exception>

@@ -168,6 +168,19 @@ public class FolderTests
         Assert.Contains("TopP is 1.5, and may be", Assert.Throws<ModelFormatException>(source.ReadSampling).Message);
     }
 
+    [Fact]
+    public void An_order_that_names_no_group_is_refused()
+    {
+        using TempFolder folder = new();
+        Pack(new SmallFolder()).Save(folder["m"]);
+        using ModelSource source = ModelSource.Open(folder["m"]);
+        using Device device = Device.Open(new DeviceOptions(Backend.Cpu) { Threads = 1 });
+        using ComputeStream stream = device.CreateStream();
+
+        // The test's bytes are floats of 1, which as integers are far outside.
+        Assert.Contains("g_idx[0] is 1,065,353,216, and there are 1 groups", Assert.Throws<ModelFormatException>(() => source.Find("blk.0.attn_q.weight")!.ToDevice(stream, default)).Message);
+    }
+
     [Theory, InlineData("config.json"), InlineData("model.safetensors.index.json")]
     public void A_file_with_changed_bytes_loads_or_is_refused(string name)
     {

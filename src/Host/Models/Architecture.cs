@@ -76,6 +76,12 @@ public sealed record Architecture
     /// <summary>The sliding window where the file names none; 0: none.</summary>
     public int DefaultWindow { get; init; }
 
+    /// <summary>The cap of attention scores where the file names none; 0: none.</summary>
+    public float DefaultAttentionSoftCap { get; init; }
+
+    /// <summary>The cap of logits where the file names none; 0: none.</summary>
+    public float DefaultLogitSoftCap { get; init; }
+
     /// <summary>RoPE's base of the layers with a window, where it is their own and the file names none; 0: as the others.</summary>
     public double WindowRopeBase { get; init; }
 
@@ -101,6 +107,7 @@ public sealed record Architecture
         {
             Name = "gemma2", Classes = ["Gemma2ForCausalLM"], GgufRope = RopeKind.Half, Activation = Activation.GeluTanh, Norms = NormPlacement.Both,
             NormsLessOne = true, ScalesEmbedding = true, TiesEmbeddings = true, WindowPeriod = 2, DefaultWindow = 4_096, WideScaleLayers = 46,
+            DefaultAttentionSoftCap = 50, DefaultLogitSoftCap = 30,
         },
         new()
         {

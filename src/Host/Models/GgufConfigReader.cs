@@ -78,8 +78,8 @@ internal sealed class GgufConfigReader
             Activation = _architecture.Activation,
             EmbeddingScale = Positive("embedding_scale") ?? (_architecture.ScalesEmbedding ? MathF.Sqrt(hidden) : 1f),
             AttentionScale = Positive("attention.scale") ?? (wide ? 1f / MathF.Sqrt((float)hidden / heads) : 0f),
-            AttentionSoftCap = Positive("attn_logit_softcapping") ?? (_architecture.Name == "gemma2" ? 50f : 0f),
-            LogitSoftCap = Positive("final_logit_softcapping") ?? (_architecture.Name == "gemma2" ? 30f : 0f),
+            AttentionSoftCap = Positive("attn_logit_softcapping") ?? _architecture.DefaultAttentionSoftCap,
+            LogitSoftCap = Positive("final_logit_softcapping") ?? _architecture.DefaultLogitSoftCap,
             ResidualScale = Positive("residual_scale") ?? 1f,
             LogitScale = 1f / (Positive("logit_scale") ?? 1f),
         };

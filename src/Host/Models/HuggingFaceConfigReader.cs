@@ -88,8 +88,8 @@ internal sealed class HuggingFaceConfigReader
             Activation = Activation(),
             EmbeddingScale = Positive("embedding_multiplier") ?? (Architecture.ScalesEmbedding ? MathF.Sqrt(hidden) : 1f),
             AttentionScale = Positive("attention_multiplier") ?? (Positive("query_pre_attn_scalar") is { } scalar ? 1f / MathF.Sqrt(scalar) : 0f),
-            AttentionSoftCap = Positive("attn_logit_softcapping") ?? 0f,
-            LogitSoftCap = Positive("final_logit_softcapping") ?? 0f,
+            AttentionSoftCap = Cap("attn_logit_softcapping", Architecture.DefaultAttentionSoftCap),
+            LogitSoftCap = Cap("final_logit_softcapping", Architecture.DefaultLogitSoftCap),
             ResidualScale = Positive("residual_multiplier") ?? 1f,
             LogitScale = 1f / (Positive("logits_scaling") ?? 1f),
         };
@@ -199,6 +199,9 @@ internal sealed class HuggingFaceConfigReader
         > 1e-6 and < 1e6 and double value => (float)value,
         double value => throw _json.Require(key).Malformed($"is {value.ToString(CultureInfo.InvariantCulture)}, and must be above 1e-6 and below 1e6"),
     };
+
+    // Left out, it is the family's; null, there is none.
+    private float Cap(string key, float absent) => Positive(key) ?? (_json.Element.TryGetProperty(key, out _) ? 0f : absent);
 
     private double? Default(string key) => Model == "gemma3" && Gemma3Defaults.TryGetValue(key, out double value) ? value : null;
 }

@@ -32,6 +32,9 @@ void dispatch(sl_stream& s, op<Args> op_table::*member, const Args& args) {
 
 uint32_t f32_or(const view& x) { return only(SL_DTYPE_F32) | only(x.dtype); }
 
+// Of a result of x: x's own type, or any activation's where x is f32.
+uint32_t same_or_from_f32(const view& x) { return x.dtype == SL_DTYPE_F32 ? activations : only(x.dtype); }
+
 void require_finite_eps(float eps, const char* name) {
   if (!(eps >= 0.0f) || !std::isfinite(eps)) fail(SL_ERR_ARGUMENT, "%s is %g, expected 0 or more", name, static_cast<double>(eps));
 }
@@ -74,8 +77,8 @@ sl_status sl_rms_norm(sl_stream* stream, const sl_tensor* x, const sl_tensor* w,
     checker c(s);
     rms_norm_args a{};
     a.x = c.tensor(x, "x", "[T,D]", {any, any}, activations);
-    a.w = c.tensor(w, "w", "[D]", {a.x.shape[1]}, f32_or(a.x));
-    a.y = c.tensor(y, "y", "[T,D]", {a.x.shape[0], a.x.shape[1]}, only(a.x.dtype));
+    a.y = c.tensor(y, "y", "[T,D]", {a.x.shape[0], a.x.shape[1]}, same_or_from_f32(a.x));
+    a.w = c.tensor(w, "w", "[D]", {a.x.shape[1]}, f32_or(a.y));
     require_finite_eps(a.eps = eps, "eps");
     c.apart_or_same(a.y, "y", a.x, "x");
     if (a.x.shape[0] > 0 && a.x.shape[1] > 0) dispatch(s, &op_table::rms_norm, a);
@@ -106,8 +109,8 @@ sl_status sl_rms_norm_add(sl_stream* stream, const sl_tensor* x, const sl_tensor
     rms_norm_add_args a{};
     a.x = c.tensor(x, "x", "[T,D]", {any, any}, activations);
     a.w = c.tensor(w, "w", "[D]", {a.x.shape[1]}, f32_or(a.x));
-    a.residual = c.tensor(residual, "residual", "[T,D]", {a.x.shape[0], a.x.shape[1]}, only(a.x.dtype));
-    a.y = c.tensor(y, "y", "[T,D]", {a.x.shape[0], a.x.shape[1]}, only(a.x.dtype));
+    a.residual = c.tensor(residual, "residual", "[T,D]", {a.x.shape[0], a.x.shape[1]}, f32_or(a.x));
+    a.y = c.tensor(y, "y", "[T,D]", {a.x.shape[0], a.x.shape[1]}, only(a.residual.dtype));
     require_finite_eps(a.eps = eps, "eps");
     c.apart_or_same(a.y, "y", a.x, "x");
     c.apart_or_same(a.y, "y", a.residual, "residual");
@@ -124,7 +127,7 @@ sl_status sl_linear(sl_stream* stream, const sl_linear_args* args) {
     a.w = c.weight(g.weight, "weight", any, a.x.shape[1]);
     int64_t rows = a.x.shape[0], n = a.w->rows;
     a.bias = c.optional(g.bias, "bias", "[N]", {n}, f32_or(a.x));
-    a.y = c.tensor(g.y, "y", "[T,N]", {rows, n}, f32_or(a.x));
+    a.y = c.tensor(g.y, "y", "[T,N]", {rows, n}, f32 | same_or_from_f32(a.x));
     a.residual = c.optional(g.residual, "residual", "[T,N]", {rows, n}, only(a.y.dtype));
     c.apart(a.y, "y", a.x, "x");
     if (!std::isfinite(g.scale)) fail(SL_ERR_ARGUMENT, "scale is not finite");
@@ -151,21 +154,21 @@ sl_status sl_fused_qkv(sl_stream* stream, const sl_fused_qkv_args* args) {
     int64_t rows = a.x.shape[0], width = a.x.shape[1];
     a.cache = c.cache(g.cache, g.layer);
     a.batch = c.batch(g.batch, g.cache, rows);
-    a.q = c.tensor(g.q, "q", "[T,H,D]", {rows, any, a.cache.key_dim}, only(a.x.dtype));
+    a.q = c.tensor(g.q, "q", "[T,H,D]", {rows, any, a.cache.key_dim}, same_or_from_f32(a.x));
     int64_t heads = a.q.shape[1], dim = a.cache.key_dim, keys = int64_t{a.cache.kv_heads} * dim;
     int64_t values = int64_t{a.cache.kv_heads} * a.cache.value_dim;
     if (heads < 1 || heads % a.cache.kv_heads != 0)
       fail(SL_ERR_SHAPE, "tensor 'q' has %lld heads, no multiple of the cache's %d", (long long)heads, a.cache.kv_heads);
-    a.norm_weight = c.optional(g.norm_weight, "norm_weight", "[C]", {width}, f32_or(a.x));
+    a.norm_weight = c.optional(g.norm_weight, "norm_weight", "[C]", {width}, f32_or(a.q));
     a.wq = c.weight(g.wq, "wq", heads * dim, width);
     a.wk = c.weight(g.wk, "wk", keys, width);
     a.wv = c.weight(g.wv, "wv", values, width);
-    a.bias_q = c.optional(g.bias_q, "bias_q", "[H*D]", {heads * dim}, f32_or(a.x));
-    a.bias_k = c.optional(g.bias_k, "bias_k", "[Hkv*D]", {keys}, f32_or(a.x));
-    a.bias_v = c.optional(g.bias_v, "bias_v", "[Hkv*Dv]", {values}, f32_or(a.x));
+    a.bias_q = c.optional(g.bias_q, "bias_q", "[H*D]", {heads * dim}, f32_or(a.q));
+    a.bias_k = c.optional(g.bias_k, "bias_k", "[Hkv*D]", {keys}, f32_or(a.q));
+    a.bias_v = c.optional(g.bias_v, "bias_v", "[Hkv*Dv]", {values}, f32_or(a.q));
     a.whole_row_norm = whole_row_norm(g, heads, dim, keys);
-    a.norm_q = c.optional(g.norm_q, "norm_q", a.whole_row_norm ? "[H*D]" : "[D] (or [H*D])", {a.whole_row_norm ? heads * dim : dim}, f32_or(a.x));
-    a.norm_k = c.optional(g.norm_k, "norm_k", a.whole_row_norm ? "[Hkv*D]" : "[D] (or [Hkv*D], with a norm_q [H*D])", {a.whole_row_norm ? keys : dim}, f32_or(a.x));
+    a.norm_q = c.optional(g.norm_q, "norm_q", a.whole_row_norm ? "[H*D]" : "[D] (or [H*D])", {a.whole_row_norm ? heads * dim : dim}, f32_or(a.q));
+    a.norm_k = c.optional(g.norm_k, "norm_k", a.whole_row_norm ? "[Hkv*D]" : "[D] (or [Hkv*D], with a norm_q [H*D])", {a.whole_row_norm ? keys : dim}, f32_or(a.q));
     a.inv_freq = c.optional(g.inv_freq, "inv_freq", "[R/2]", {any}, f32);
     if (a.inv_freq && a.inv_freq.shape[0] * 2 > dim)
       fail(SL_ERR_SHAPE, "tensor 'inv_freq' has %lld pairs, a head has %lld dims", (long long)a.inv_freq.shape[0], (long long)dim);

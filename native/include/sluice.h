@@ -60,7 +60,7 @@ extern "C" {
 
 enum sl_constants {
   SL_VERSION_MAJOR = 0,     /* changes when a caller must be rebuilt */
-  SL_VERSION_MINOR = 2,     /* grows when something is added */
+  SL_VERSION_MINOR = 3,     /* grows when something is added */
   SL_ATTENTION_CHUNK = 256, /* keys; shared prefixes begin and end at its multiples */
   SL_MAX_RANK = 4           /* dimensions of a tensor at most */
 };
@@ -408,7 +408,7 @@ SL_API sl_status sl_embedding(sl_stream* stream, const sl_tensor* ids, sl_weight
 SL_API sl_status sl_gather(sl_stream* stream, const sl_tensor* x, const sl_tensor* rows, const sl_tensor* y);
 
 /* y = x normalised by its root mean square, times w: y[t,d] = x[t,d] / sqrt(mean_d(x[t,:]^2) + eps) * w[d].
-   x, y [T,D], w [D]. y may be x.   Rounded: y; all else f32.   Source: Zhang and Sennrich 2019. */
+   x, y [T,D], w [D]. x may be F32 for any y; y may be x.   Rounded: y; all else f32.   Source: Zhang and Sennrich 2019. */
 SL_API sl_status sl_rms_norm(sl_stream* stream, const sl_tensor* x, const sl_tensor* w, float eps, const sl_tensor* y);
 
 /* residual += x; y = rms_norm(residual, w).   x, residual, y [T,D], w [D]. y may be x; residual may be F32 for any x.
@@ -416,8 +416,8 @@ SL_API sl_status sl_rms_norm(sl_stream* stream, const sl_tensor* x, const sl_ten
 SL_API sl_status sl_add_rms_norm(sl_stream* stream, const sl_tensor* x, const sl_tensor* residual, const sl_tensor* w,
                                  float eps, const sl_tensor* y);
 
-/* y = residual + rms_norm(x, w): the norm after a block (Gemma 2, OLMo 2).   x, residual, y [T,D], w [D]. y may be residual
-   or x.   Rounded: y. */
+/* y = residual + rms_norm(x, w): the norm after a block (Gemma 2, OLMo 2).   x, residual, y [T,D], w [D]. residual and y,
+   of one type, may be F32 for any x. y may be residual or x.   Rounded: y. */
 SL_API sl_status sl_rms_norm_add(sl_stream* stream, const sl_tensor* x, const sl_tensor* w, float eps,
                                  const sl_tensor* residual, const sl_tensor* y);
 
@@ -427,8 +427,8 @@ typedef struct sl_linear_args {
   const sl_tensor* x;        /* [T,K] */
   sl_weight* weight;         /* [N,K] */
   const sl_tensor* bias;     /* [N], or null */
-  const sl_tensor* residual; /* [T,N], or null; may be y */
-  const sl_tensor* y;        /* [T,N]; may be F32 for any x */
+  const sl_tensor* residual; /* [T,N] of y's type, or null; may be y */
+  const sl_tensor* y;        /* [T,N]; may be F32 for any x; any type for an x of F32 */
   float soft_cap;            /* 0: none */
   uint32_t reserved;
 } sl_linear_args;
@@ -449,7 +449,7 @@ enum sl_rope_kind_values {
 typedef struct sl_fused_qkv_args {
   uint32_t size;
   int32_t layer;
-  const sl_tensor* x;           /* [T,C] */
+  const sl_tensor* x;           /* [T,C]; may be F32 for any q */
   const sl_tensor* norm_weight; /* [C]: RMSNorm first; or null: x as it is */
   sl_weight* wq;                /* [H*D, C] */
   sl_weight* wk;                /* [Hkv*D, C] */
@@ -470,7 +470,7 @@ typedef struct sl_fused_qkv_args {
 } sl_fused_qkv_args;
 
 /* Norm, the three projections, bias, QK-norm, RoPE at the batch's positions, append of K and V to the batch's slots.
-   Rounded: the normalised x to x's dtype, then as sl_linear; q to its dtype, K and V to the cache's; all else f32. */
+   Rounded: the normalised x to q's dtype, then as sl_linear of such an x; q to its dtype, K and V to the cache's; all else f32. */
 SL_API sl_status sl_fused_qkv(sl_stream* stream, const sl_fused_qkv_args* args);
 
 typedef struct sl_rope_args {

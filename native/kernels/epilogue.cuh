@@ -10,7 +10,7 @@ template <typename T>
 struct epilogue {
   any_output y;            // [T,N]
   either<T> bias;          // [N]
-  either<T> residual;      // [T,N]
+  any_input residual;      // [T,N], of y's type
   long long y_stride, residual_stride;
   float scale, soft_cap;   // cap(v) = soft_cap * tanh(v / soft_cap), or v where it is 0
 

@@ -14,7 +14,7 @@ constexpr int gemv_warps = 4;
 
 template <typename T>
 epilogue<T> epilogue_of(const linear_args& a) {
-  return {output_of(a.y), either_of<T>(a.bias), either_of<T>(a.residual), a.y.stride[0], a.residual ? a.residual.stride[0] : 0,
+  return {output_of(a.y), either_of<T>(a.bias), input_of(a.residual), a.y.stride[0], a.residual ? a.residual.stride[0] : 0,
           a.scale, a.soft_cap};
 }
 

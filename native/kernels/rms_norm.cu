@@ -1,6 +1,7 @@
 // rms_norm: y[t,d] = x[t,d] * rsqrt(mean_d(x[t,:]^2) + eps) * w[d]
 // add_rms_norm: r[t,:] += x[t,:], y = rms_norm(r, w)     rms_norm_add: y = r + rms_norm(x, w)
-// x, r, y [T,D] in {f32,f16,bf16}   w [D] in any of them; sums in f32. r of add_rms_norm is f32 or of x's type
+// x, r, y [T,D] in {f32,f16,bf16}   w [D] in any of them; sums in f32. A residual stream of f32 goes with 16-bit blocks:
+// r may be f32 for any x, and y of any type for an x of f32
 // grid T, a row each   block as many threads as give each one vector, 32..1024   shared 128 B
 // moves 2*T*D*sizeof(x) bytes (4 and 3 with a residual): bound by memory, and for one row by latency
 #include "host.cuh"
@@ -16,8 +17,8 @@ constexpr int held = 4;
 
 enum class residual_use { none, before, after };  // of the norm
 
-template <typename T, typename R, int Vec, residual_use Use>
-__global__ void __launch_bounds__(1024) rms_norm_kernel(gmem<T> y, gmem<R> r, gmem<const T> x, any_input w, int D, float eps,
+template <typename T, typename R, typename Y, int Vec, residual_use Use>
+__global__ void __launch_bounds__(1024) rms_norm_kernel(gmem<Y> y, gmem<R> r, gmem<const T> x, any_input w, int D, float eps,
                                                         long long y_stride, long long r_stride, long long x_stride) {
   constexpr bool before = Use == residual_use::before;
   const long long row = blockIdx.x;
@@ -63,7 +64,7 @@ __global__ void __launch_bounds__(1024) rms_norm_kernel(gmem<T> y, gmem<R> r, gm
 #pragma unroll
       for (int i = 0; i < Vec; i++) values[i] += residual[i];
     }
-    store_floats<Vec, T>(y + d, values);
+    store_floats<Vec, Y>(y + d, values);
   };
 #pragma unroll
   for (int h = 0; h < held; h++) {
@@ -79,11 +80,11 @@ __global__ void __launch_bounds__(1024) rms_norm_kernel(gmem<T> y, gmem<R> r, gm
   }
 }
 
-template <typename T, typename R, int Vec, residual_use Use>
+template <typename T, typename R, typename Y, int Vec, residual_use Use>
 static void start(stream& s, const view& x, const view& r, const view& w, float eps, const view& y) {
   const int D = int(x.shape[1]);
   const int threads = std::min(1024, std::max(1, int(blocks_for(blocks_for(D, Vec), 32))) * 32);
-  launch(native(s), KERNEL(rms_norm_kernel<T, R, Vec, Use>), unsigned(x.shape[0]), unsigned(threads), 0, y.as<T>(), r.as<R>(),
+  launch(native(s), KERNEL(rms_norm_kernel<T, R, Y, Vec, Use>), unsigned(x.shape[0]), unsigned(threads), 0, y.as<Y>(), r.as<R>(),
          x.as<const T>(), input_of(w), D, eps, y.stride[0], r.stride[0], x.stride[0]);
 }
 
@@ -93,13 +94,24 @@ static void normalise(stream& s, const view& x, const view& r, const view& w, fl
   const bool vectors = rows_aligned_16(x) && rows_aligned_16(r) && rows_aligned_16(y);
   for_activation(x.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const auto with = [&](auto residual) {
+    const auto with = [&](auto residual, auto result) {
       using R = decltype(residual);
-      if (vectors) start<T, R, elements_of_16_bytes<T>, Use>(s, x, r, w, eps, y);
-      else start<T, R, 1, Use>(s, x, r, w, eps, y);
+      using Y = decltype(result);
+      if (vectors) start<T, R, Y, elements_of_16_bytes<T>, Use>(s, x, r, w, eps, y);
+      else start<T, R, Y, 1, Use>(s, x, r, w, eps, y);
     };
-    if (Use == residual_use::before && r.dtype == SL_DTYPE_F32) with(float());
-    else with(zero);
+    // One of r and y may be f32 beside 16-bit ones, which depends on where the sum goes.
+    if constexpr (Use == residual_use::before) {
+      if (r.dtype == SL_DTYPE_F32) with(float(), zero);
+      else with(zero, zero);
+    } else if constexpr (Use == residual_use::after) {
+      if (r.dtype == SL_DTYPE_F32) with(float(), float());
+      else with(zero, zero);
+    } else if constexpr (std::is_same_v<T, float>) {
+      for_activation(y.dtype, [&](auto result) { with(zero, result); });
+    } else {
+      with(zero, zero);
+    }
   });
 }
 

@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include <cstring>
+#include <type_traits>
 
 #include "mem.cuh"
 
@@ -23,13 +24,14 @@ template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(f
 // Elements that a thread moves at once where alignment allows.
 template <typename T> constexpr int elements_of_16_bytes = 16 / int(sizeof(T));
 
-// N neighbours as floats, by one load of N * sizeof(T) bytes (16 or fewer), which must be aligned to their size.
+// N neighbours as floats, by loads of 16 bytes (8 where there are no more), to which they must be aligned.
 template <int N, typename T>
 __device__ __forceinline__ void load_floats(float (&out)[N], gmem<const T> p) {
-  if constexpr (N * sizeof(T) == 16) {
-    const uint4 raw = view_as<uint4>(p)[0];
+  if constexpr (N * sizeof(T) == 16 || N * sizeof(T) == 8) {
+    using raw_t = std::conditional_t<N * sizeof(T) == 16, uint4, uint2>;
+    const raw_t raw = view_as<raw_t>(p)[0];
     T v[N];
-    memcpy(v, &raw, 16);
+    memcpy(v, &raw, sizeof raw);
 #pragma unroll
     for (int i = 0; i < N; i++) out[i] = to_float(v[i]);
   } else if constexpr (N * sizeof(T) == 32) {
@@ -46,13 +48,20 @@ __device__ __forceinline__ void load_floats(float (&out)[N], gmem<const T> p) {
 
 template <int N, typename T>
 __device__ __forceinline__ void store_floats(gmem<T> p, const float (&v)[N]) {
-  if constexpr (N * sizeof(T) == 16) {
+  if constexpr (N * sizeof(T) == 16 || N * sizeof(T) == 8) {
+    using raw_t = std::conditional_t<N * sizeof(T) == 16, uint4, uint2>;
     T narrow[N];
 #pragma unroll
     for (int i = 0; i < N; i++) narrow[i] = from_float<T>(v[i]);
-    uint4 raw;
-    memcpy(&raw, narrow, 16);
-    view_as<uint4>(p)[0] = raw;
+    raw_t raw;
+    memcpy(&raw, narrow, sizeof raw);
+    view_as<raw_t>(p)[0] = raw;
+  } else if constexpr (N * sizeof(T) == 32) {
+    float low[N / 2], high[N / 2];
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) low[i] = v[i], high[i] = v[i + N / 2];
+    store_floats<N / 2, T>(p, low);
+    store_floats<N / 2, T>(p + N / 2, high);
   } else {
 #pragma unroll
     for (int i = 0; i < N; i++) p[i] = from_float<T>(v[i]);

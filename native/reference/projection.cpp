@@ -113,7 +113,7 @@ void fused_qkv(stream&, const fused_qkv_args& a) {
   if (a.norm_weight) {
     for (int64_t t = 0; t < count; ++t) normalise(x.data() + t * C, C, a.norm_weight, a.norm_eps);
     if constexpr (is_rounded<Real>)
-      for (Real& value : x) value = round_to(a.x.dtype, value);
+      for (Real& value : x) value = round_to(a.q.dtype, value);
   }
   std::vector<Real> q = project(x, count, a.wq, a.bias_q), k = project(x, count, a.wk, a.bias_k);
   const std::vector<Real> v = project(x, count, a.wv, a.bias_v);

@@ -153,7 +153,7 @@ public static class Constants
     /// <summary>changes when a caller must be rebuilt</summary>
     public const int VersionMajor = 0;
     /// <summary>grows when something is added</summary>
-    public const int VersionMinor = 2;
+    public const int VersionMinor = 3;
     /// <summary>keys; shared prefixes begin and end at its multiples</summary>
     public const int AttentionChunk = 256;
     /// <summary>dimensions of a tensor at most</summary>
@@ -634,7 +634,7 @@ internal static unsafe partial class NativeMethods
     internal static partial Status sl_gather(sl_stream* stream, sl_tensor* x, sl_tensor* rows, sl_tensor* y);
 
     /// <summary>y = x normalised by its root mean square, times w: y[t,d] = x[t,d] / sqrt(mean_d(x[t,:]^2) + eps) * w[d].
-    /// x, y [T,D], w [D]. y may be x.   Rounded: y; all else f32.   Source: Zhang and Sennrich 2019.</summary>
+    /// x, y [T,D], w [D]. x may be F32 for any y; y may be x.   Rounded: y; all else f32.   Source: Zhang and Sennrich 2019.</summary>
     [LibraryImport(Library)]
     internal static partial Status sl_rms_norm(sl_stream* stream, sl_tensor* x, sl_tensor* w, float eps, sl_tensor* y);
 
@@ -643,8 +643,8 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library)]
     internal static partial Status sl_add_rms_norm(sl_stream* stream, sl_tensor* x, sl_tensor* residual, sl_tensor* w, float eps, sl_tensor* y);
 
-    /// <summary>y = residual + rms_norm(x, w): the norm after a block (Gemma 2, OLMo 2).   x, residual, y [T,D], w [D]. y may be residual
-    /// or x.   Rounded: y.</summary>
+    /// <summary>y = residual + rms_norm(x, w): the norm after a block (Gemma 2, OLMo 2).   x, residual, y [T,D], w [D]. residual and y,
+    /// of one type, may be F32 for any x. y may be residual or x.   Rounded: y.</summary>
     [LibraryImport(Library)]
     internal static partial Status sl_rms_norm_add(sl_stream* stream, sl_tensor* x, sl_tensor* w, float eps, sl_tensor* residual, sl_tensor* y);
 
@@ -657,7 +657,7 @@ internal static unsafe partial class NativeMethods
     internal static partial Status sl_linear(sl_stream* stream, sl_linear_args* args);
 
     /// <summary>Norm, the three projections, bias, QK-norm, RoPE at the batch's positions, append of K and V to the batch's slots.
-    /// Rounded: the normalised x to x's dtype, then as sl_linear; q to its dtype, K and V to the cache's; all else f32.</summary>
+    /// Rounded: the normalised x to q's dtype, then as sl_linear of such an x; q to its dtype, K and V to the cache's; all else f32.</summary>
     [LibraryImport(Library)]
     internal static partial Status sl_fused_qkv(sl_stream* stream, sl_fused_qkv_args* args);
 

@@ -107,6 +107,37 @@ public static class AttentionCases
         }
     }
 
+    // x of f32, with and without its norm, for 16-bit queries and keys.
+    public static IEnumerable<OpCase> WideFusedQkvs()
+    {
+        int turn = 0;
+        foreach (WeightEncoding encoding in new[] { WeightEncoding.F32, WeightEncoding.F16, WeightEncoding.BF16, WeightEncoding.Q4_0, WeightEncoding.Q6K })
+        {
+            foreach (bool decode in new[] { true, false })
+            {
+                DType dtype = turn++ % 3 == 0 ? DType.BF16 : DType.F16;
+                Shape s = new($"f32 to {dtype} {encoding} {(decode ? "decode" : "prefill")}", decode ? [1, 1, 1] : [20, 9], decode ? [33, 1, 16] : [20, 20], H: 4, Hkv: 2, D: 32);
+                CaseData r = new("fused" + s.Name);
+                (KvCacheOptions cache, HostStep step) = s.Plan(r, dtype);
+                OpCase c = Base("fused_qkv", s.Name, s, cache, step, r, appended: false) with { PaddingRows = decode ? 2 : 0 };
+                int rows = step.Tokens + c.PaddingRows;
+                c.Inputs["x"] = r.Tensor(DType.F32, rows, 256);
+                if (turn % 4 != 0)
+                {
+                    c.Inputs["norm_weight"] = r.Tensor(DType.F32, 256);
+                }
+
+                c.Weights["wq"] = r.Weight(encoding, s.H * s.D, 256);
+                c.Weights["wk"] = r.Weight(encoding, s.Hkv * s.D, 256);
+                c.Weights["wv"] = r.Weight(encoding, s.Hkv * s.D, 256);
+                c.Inputs["inv_freq"] = HostTensor.Of(DType.F32, KernelCases.InvFreq(s.D), s.D / 2);
+                c.Outputs["q"] = (dtype, [rows, s.H, s.D]);
+                ReadSlots(c, s, step, dtype);
+                yield return c;
+            }
+        }
+    }
+
     // QK-norm of whole rows (OLMo 2), with padding rows and without, and of q alone.
     public static IEnumerable<OpCase> WholeRowNorms()
     {

@@ -23,7 +23,7 @@ public static class KernelCases
     }
 
     private static IEnumerable<OpCase> Everything() =>
-        [.. Norms(), .. Linears(), .. ScaledLinears(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(), .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.CappedWindows(), .. AttentionCases.FusedQkvs(), .. AttentionCases.WholeRowNorms(), .. States(), .. Sampling()];
+        [.. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(), .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.CappedWindows(), .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.WholeRowNorms(), .. States(), .. Sampling()];
 
     private static IEnumerable<OpCase> Norms()
     {
@@ -48,6 +48,33 @@ public static class KernelCases
 
         yield return new OpCase("rms_norm", "large values") { Inputs = { ["x"] = HostTensor.Of(DType.F32, new CaseData("large").Normal(512, 1e6f), 2, 256), ["w"] = new CaseData("w").Tensor(DType.F32, 256) }, Scalars = { ["eps"] = 1e-5 }, Outputs = { ["y"] = (DType.F32, [2, 256]) } };
         yield return new OpCase("rms_norm", "zeros") { Inputs = { ["x"] = HostTensor.Of(DType.F16, new float[300], 3, 100), ["w"] = new CaseData("w").Tensor(DType.F32, 100) }, Scalars = { ["eps"] = 1e-5 }, Outputs = { ["y"] = (DType.F16, [3, 100]) } };
+    }
+
+    // A residual stream of f32 between blocks of 16-bit activations.
+    private static IEnumerable<OpCase> WideInputs()
+    {
+        foreach ((int t, int d) in new[] { (1, 64), (3, 896), (2, 101) })
+        {
+            foreach (DType dtype in new[] { DType.F16, DType.BF16 })
+            {
+                string name = $"f32 with {dtype} {t}x{d}";
+                CaseData r = new("wide" + name);
+                HostTensor wide = r.Tensor(DType.F32, t, d), narrow = r.Tensor(dtype, t, d), w = r.Tensor(DType.F32, d);
+                yield return new OpCase("rms_norm", name) { Inputs = { ["x"] = wide, ["w"] = w }, Scalars = { ["eps"] = 1e-5 }, Outputs = { ["y"] = (dtype, [t, d]) }, Bytes = (long)t * d * 6 };
+                yield return new OpCase("add_rms_norm", name) { Inputs = { ["x"] = narrow, ["residual"] = wide, ["w"] = w }, Scalars = { ["eps"] = 1e-6 }, Outputs = { ["residual"] = (DType.F32, [t, d]), ["y"] = (dtype, [t, d]) }, Bytes = (long)t * d * 12 };
+                yield return new OpCase("rms_norm_add", name) { Inputs = { ["x"] = narrow, ["residual"] = wide, ["w"] = w }, Scalars = { ["eps"] = 1e-6 }, Outputs = { ["y"] = (DType.F32, [t, d]) }, Bytes = (long)t * d * 10 };
+            }
+        }
+
+        int turn = 0;
+        foreach (WeightEncoding encoding in new[] { WeightEncoding.F32, WeightEncoding.F16, WeightEncoding.BF16, WeightEncoding.Q4_0, WeightEncoding.Q6K })
+        {
+            foreach (int m in new[] { 2, 33 })
+            {
+                DType dtype = turn++ % 2 == 0 ? DType.F16 : DType.BF16;
+                yield return Linear($"f32 to {dtype} {encoding} {m}x40x256", DType.F32, encoding, 0, m, 40, 256, true, turn % 3 == 0, dtype);
+            }
+        }
     }
 
     private static IEnumerable<OpCase> Linears()

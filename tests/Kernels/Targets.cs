@@ -27,6 +27,15 @@ public static class Targets
         }
     }
 
+    /// <summary>Closes a target that was lost, so that the next one who asks opens it anew.</summary>
+    public static void Forget(string name)
+    {
+        if (Devices.TryRemove(name, out Lazy<Device>? device))
+        {
+            device.Value.Dispose();
+        }
+    }
+
     private static DeviceOptions Options(string name) => name switch
     {
         "truth" => new DeviceOptions(Backend.Reference),

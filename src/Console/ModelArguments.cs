@@ -10,7 +10,8 @@ namespace Sluice.Console;
 internal sealed class ModelArguments
 {
     private static readonly Dictionary<string, Isa> Isas = new() { ["best"] = Isa.Best, ["portable"] = Isa.Portable, ["avx2"] = Isa.AVX2, ["avx512"] = Isa.AVX512 };
-    private static readonly Dictionary<string, DType?> KvTypes = new() { ["auto"] = null, ["f32"] = DType.F32, ["f16"] = DType.F16, ["bf16"] = DType.BF16 };
+    private static readonly Dictionary<string, DType?> ActivationTypes = new() { ["auto"] = null, ["f32"] = DType.F32, ["f16"] = DType.F16, ["bf16"] = DType.BF16 };
+    private static readonly Dictionary<string, DType?> KvTypes = new(ActivationTypes) { ["fp8"] = DType.FP8E4M3, ["int8"] = DType.I8 };
 
     /// <summary>What a model may be, in words.</summary>
     public const string ModelText = "A GGUF file, a Hugging Face folder, or hf:OWNER/NAME[@REVISION][:FILE]";
@@ -21,13 +22,14 @@ internal sealed class ModelArguments
     private readonly Option<string> _isa = Choice("--isa", "CPU instruction set", "best", [.. Isas.Keys]);
     private readonly Option<int?> _context = new("--context") { Description = "Tokens of prompt and answer together [default: the model's, 8192 at most]" };
     private readonly Option<string> _kv = Choice("--kv", "Element type of the KV cache", "auto", [.. KvTypes.Keys]);
+    private readonly Option<string> _activations = Choice("--activations", "Element type of activations", "auto", [.. ActivationTypes.Keys]);
     private readonly Option<int> _chunk = new("--chunk") { Description = "Prompt tokens computed in one step", DefaultValueFactory = _ => 512 };
     private readonly Option<bool> _noMap = new("--no-mmap") { Description = "Read the file instead of mapping it: for files that may change underneath" };
 
     public void AddTo(Command command)
     {
         command.Arguments.Add(_model);
-        foreach (Option option in new Option[] { _device, _threads, _isa, _context, _kv, _chunk, _noMap })
+        foreach (Option option in new Option[] { _device, _threads, _isa, _context, _activations, _kv, _chunk, _noMap })
         {
             command.Options.Add(option);
         }
@@ -56,6 +58,7 @@ internal sealed class ModelArguments
         Threads = parsed.GetValue(_threads),
         Isa = Isas[parsed.GetValue(_isa)!],
         ContextLength = parsed.GetValue(_context),
+        ActivationType = ActivationTypes[parsed.GetValue(_activations)!],
         KvType = KvTypes[parsed.GetValue(_kv)!],
         ChunkSize = parsed.GetValue(_chunk),
         MemoryMap = MemoryMap(parsed),
@@ -69,7 +72,7 @@ internal sealed class ModelArguments
         string path = await PathAsync(parsed, cancellation);
         Model model = await Terminal.WithProgressAsync<Model, LoadProgress>(
             "loading", p => (p.Bytes, p.TotalBytes), progress => Model.LoadAsync(path, options, progress, cancellation));
-        Terminal.Note(Describe(model.DeviceInfo));
+        Terminal.Note($"{Describe(model.DeviceInfo)}; activations {DTypeName(model.ActivationType)}, KV cache {DTypeName(model.KvType)}");
         return model;
     }
 
@@ -80,6 +83,8 @@ internal sealed class ModelArguments
         Backend.Simt => $"device: simt (the cuda kernels, executed and checked on the CPU: slow)",
         _ => "device: reference (plain loops, sums in double: slow)",
     };
+
+    public static string DTypeName(DType type) => KvTypes.First(t => t.Value == type).Key;
 
     public static string IsaName(Isa isa) => isa switch { Isa.AVX512 => "AVX-512", Isa.AVX2 => "AVX2", _ => "portable" };
 

@@ -23,7 +23,13 @@ public sealed record ModelOptions
     /// <summary>Tokens that a session holds; null: the model's own context, 8,192 at most.</summary>
     public int? ContextLength { get; init; }
 
-    /// <summary>The KV cache's element type; null: f32 for f32 models and on the reference backend, else f16.</summary>
+    /// <summary>
+    /// The element type of activations within a block (the residual stream is always f32); null: f32 for f32 models and on reference and cpu, which
+    /// compute in f32 anyway; on GPUs bf16 for bf16 models and for families that leave the range of f16, f16 for the others.
+    /// </summary>
+    public DType? ActivationType { get; init; }
+
+    /// <summary>The KV cache's element type; null: the activations' on GPUs; else f32 for f32 models and on the reference backend, f16 for the others.</summary>
     public DType? KvType { get; init; }
 
     /// <summary>Tokens of a prompt that are computed in one step.</summary>
@@ -42,9 +48,9 @@ public sealed class Model : IDisposable
 
     private readonly Lazy<ChatTemplate?> _template;
 
-    private Model(ModelOptions options, Device device, ModelConfig config, Tokenizer tokenizer, string? template, ModelWeights weights, DType kvType)
+    private Model(ModelOptions options, Device device, ModelConfig config, Tokenizer tokenizer, string? template, ModelWeights weights)
     {
-        (_options, Device, Config, Tokenizer, Weights, KvType) = (options, device, config, tokenizer, weights, kvType);
+        (_options, Device, Config, Tokenizer, Weights) = (options, device, config, tokenizer, weights);
         _template = new Lazy<ChatTemplate?>(() => template is null ? null : ChatTemplate.Parse(template, $"{config.Name}'s chat template"));
         ContextLength = options.ContextLength ?? Math.Min(config.ContextLength, DefaultContext);
     }
@@ -68,8 +74,11 @@ public sealed class Model : IDisposable
     /// <summary>Tokens that a session holds unless told otherwise.</summary>
     public int ContextLength { get; }
 
+    /// <summary>The element type of activations within a block.</summary>
+    public DType ActivationType { get; private init; }
+
     /// <summary>The KV cache's element type.</summary>
-    public DType KvType { get; }
+    public DType KvType { get; private init; }
 
     /// <summary>Bytes of device memory that the weights take.</summary>
     public ulong WeightBytes => Weights.Bytes;
@@ -100,7 +109,7 @@ public sealed class Model : IDisposable
 
     /// <summary>A sequence of its own, with pages for <see cref="ContextLength"/> tokens.</summary>
     /// <exception cref="SluiceException">The device has no memory for it; the text says how much was wanted and free.</exception>
-    public Session CreateSession() => new(this, ContextLength, _options.ChunkSize, ScoredRows, KvType);
+    public Session CreateSession() => new(this, ContextLength, _options.ChunkSize, ScoredRows);
 
     /// <summary>Generates an answer to one prompt in a session of its own.</summary>
     /// <inheritdoc cref="Session.GenerateAsync(string, SamplingParameters, CancellationToken)"/>
@@ -148,20 +157,36 @@ public sealed class Model : IDisposable
         }
 
         Backend backend = options.Device ?? BestBackend;
-        bool plain = source.Find("blk.0.attn_q.weight")?.Encoding == WeightEncoding.F32;
-        DType kvType = options.KvType ?? (plain || backend == Backend.Reference ? DType.F32 : DType.F16);
+        (DType activations, DType kvType) = TypesOf(source, config, options, backend);
         Device device = Device.Open(new DeviceOptions(backend) { Ordinal = options.Ordinal, Threads = options.Threads, Isa = options.Isa });
         try
         {
             using ComputeStream stream = device.CreateStream();
             ModelWeights weights = ModelWeights.Load(source, config, stream, progress, cancellation);
             stream.Synchronize();
-            return new Model(options, device, config, tokenizer, source.ReadChatTemplate(), weights, kvType) { SuggestedSampling = source.ReadSampling() };
+            return new Model(options, device, config, tokenizer, source.ReadChatTemplate(), weights)
+            {
+                SuggestedSampling = source.ReadSampling(), ActivationType = activations, KvType = kvType,
+            };
         }
         catch
         {
             device.Dispose();
             throw;
         }
+    }
+
+    private static (DType Activations, DType Kv) TypesOf(ModelSource source, ModelConfig config, ModelOptions options, Backend backend)
+    {
+        if (options.ActivationType is { } asked && asked is not (DType.F32 or DType.F16 or DType.BF16))
+        {
+            throw new ArgumentException($"activations of {asked} were asked for: they may be f32, f16 or bf16");
+        }
+
+        WeightEncoding? weights = source.Find("blk.0.attn_q.weight")?.Encoding;
+        bool gpu = backend is Backend.Cuda or Backend.Simt, plain = weights == WeightEncoding.F32;
+        DType activations = options.ActivationType ?? (!gpu || plain ? DType.F32 : weights == WeightEncoding.BF16 || config.Architecture.ExceedsF16 ? DType.BF16 : DType.F16);
+        DType kv = gpu ? activations : plain || backend == Backend.Reference ? DType.F32 : DType.F16;
+        return (activations, options.KvType ?? kv);
     }
 }

@@ -51,11 +51,15 @@ public sealed unsafe partial class ComputeStream : NativeHandle
         return bytes;
     }
 
+    /// <summary>The largest workspace that was reserved, in bytes: graphs captured before it grew are to be captured anew.</summary>
+    public ulong WorkspaceBytes { get; private set; }
+
     /// <summary>Makes the workspace at least that large.</summary>
     public void Reserve(ulong bytes)
     {
         using Lease lease = default;
         SluiceException.ThrowIfFailed(NativeMethods.sl_stream_reserve((sl_stream*)lease.Hold(this), bytes));
+        WorkspaceBytes = Math.Max(WorkspaceBytes, bytes);
     }
 
     /// <summary>Allocates device (or pinned host) memory, contents undefined.</summary>

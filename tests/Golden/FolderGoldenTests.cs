@@ -13,7 +13,7 @@ public sealed class FolderGoldenTests
     {
         Golden g = Golden.LoadFolder(name);
         using Model model = await Model.LoadAsync(g.ModelPath, new ModelOptions { Device = Backend.Reference, KvType = DType.F32 }, cancellationToken: TestContext.Current.CancellationToken);
-        using Session session = new(model, g.Rows, 512, 512, DType.F32);
+        using Session session = new(model, g.Rows, 512, 512);
         (double mean, double max, double deviation) = g.ErrorOf(Logits(session, g, model.Config.Ropes.Any(r => r.DependsOnLength)));
         TestContext.Current.TestOutputHelper?.WriteLine($"{name}: mean {mean:g3}, max {max:g3}, deviation {deviation:g3}");
         Assert.True(max <= 1e-4 * deviation, $"largest error {max:g3}, bound {1e-4 * deviation:g3}");

@@ -181,7 +181,7 @@ public sealed class GoldenTests
         return session.Logits(g.Tokens, 512);
     })).Value;
 
-    private static Session NewSession(Model model, int context) => new(model, context, 512, 512, DType.F32);
+    private static Session NewSession(Model model, int context) => new(model, context, 512, 512);
 
     private static Model Open(string path, string target)
     {

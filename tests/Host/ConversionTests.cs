@@ -36,7 +36,7 @@ public class ConversionTests
         {
             using Model model = await Model.LoadAsync(path, new ModelOptions { Device = Backend.Reference, KvType = DType.F32 }, cancellationToken: TestContext.Current.CancellationToken);
             Assert.Equal(g.PromptIds, model.Tokenizer.Encode(g.Prompt));
-            using Session session = new(model, g.Rows, 512, 512, DType.F32);
+            using Session session = new(model, g.Rows, 512, 512);
             float[] logits = FolderGoldenTests.Logits(session, g, model.Config.Ropes.Any(r => r.DependsOnLength));
             (double mean, double max, double deviation) = g.ErrorOf(logits);
 
@@ -54,7 +54,7 @@ public class ConversionTests
         Assert.Equal(0, ModelConverter.Convert(g.ModelPath, folder["m"], TensorType.F32).RelativeError);
         using Model model = await Model.LoadAsync(folder["m"], new ModelOptions { Device = Backend.Reference, KvType = DType.F32 }, cancellationToken: TestContext.Current.CancellationToken);
         Assert.Equal(g.PromptIds, model.Tokenizer.Encode(g.Prompt));
-        using Session session = new(model, g.Rows, 512, 512, DType.F32);
+        using Session session = new(model, g.Rows, 512, 512);
         (_, double max, double deviation) = g.ErrorOf(session.Logits(g.Tokens, 512));
         Assert.True(max <= 1e-4 * deviation, $"largest error {max:g3}, deviation {deviation:g3}");
     }

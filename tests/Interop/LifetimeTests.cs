@@ -164,14 +164,21 @@ public sealed class LifetimeTests
         Assert.True(done > 0);
     }
 
-    [Fact]
-    public void Impossible_allocation_says_how_much_was_wanted()
+    [Theory]
+    [InlineData(Backend.Cpu)]
+    [InlineData(Backend.Simt)]
+    [InlineData(Backend.Cuda)]
+    public void Impossible_allocation_says_how_much_was_wanted_and_leaves_all_usable(Backend backend)
     {
-        using Device device = Device.Open(Backend.Cpu);
+        Assert.SkipWhen(Device.Count(backend) == 0, $"no {backend} device is here");
+        using Device device = Device.Open(backend);
         using ComputeStream stream = device.CreateStream();
         SluiceException e = Assert.Throws<SluiceException>(() => stream.CreateBuffer(1UL << 60));
         Assert.Equal(Status.ErrOutOfMemory, e.Status);
         Assert.Contains("1152921504606846976", e.Message.Replace(",", "", StringComparison.Ordinal), StringComparison.Ordinal);
+        Assert.Contains("free", e.Message, StringComparison.Ordinal);
+        Assert.Throws<SluiceException>(() => stream.Reserve(1UL << 60));
+        using Weight still = NewWeight(stream);
         e = Assert.Throws<SluiceException>(() => new KvCache(stream, new KvCacheOptions(DType.F16, 1000, int.MaxValue - 1, 128, 4096, 4096)));
         Assert.True(e.Status is Status.ErrOutOfMemory or Status.ErrArgument, e.Message);
     }

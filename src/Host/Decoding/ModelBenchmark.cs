@@ -52,7 +52,7 @@ public sealed class ModelBenchmark : IDisposable
         _cache = new KvCache(_stream, new KvCacheOptions(model.KvType, c.LayerCount, pages, c.KvHeadCount, c.HeadDim, c.ValueHeadDim, PageSize));
         int tokens = Math.Max(_chunk, sequences);
         _batch = new Batch(_stream, _cache, new BatchOptions(tokens, sequences, pages));
-        _transformer = new Transformer(c, model.Weights, _stream, tokens, sequences);
+        _transformer = new Transformer(model, _stream, tokens, sequences);
         _transformer.Reserve(_cache, _batch);
         _ids = _stream.CreateTensor(DType.I32, sequences);
         Tensor logits = _stream.CreateTensor(DType.F32, sequences, c.VocabularySize);

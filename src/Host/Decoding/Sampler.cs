@@ -14,6 +14,7 @@ internal sealed class Sampler : IDisposable
 {
     private readonly ComputeStream _stream;
     private readonly SamplingParameters _parameters;
+    private readonly DType _activationType;
     private readonly List<DeviceBuffer> _owned = [];
     private readonly Tensor _id, _temperature, _topK, _topP, _minP, _seed, _position;
     private readonly Tensor _penalised, _history, _repetition, _noRepetition, _presence, _frequency, _zero, _biasIds, _biasValues, _biasIndptr, _indptr;
@@ -27,9 +28,10 @@ internal sealed class Sampler : IDisposable
     /// <param name="vocabularySize">V.</param>
     /// <param name="maxHistory">Tokens of the longest prompt and answer together.</param>
     /// <param name="seed">The seed.</param>
-    public Sampler(ComputeStream stream, SamplingParameters parameters, int vocabularySize, int maxHistory, ulong seed)
+    /// <param name="activationType">Of what made the logits: f16 has a short range, and an overflow should be named as what it is.</param>
+    public Sampler(ComputeStream stream, SamplingParameters parameters, int vocabularySize, int maxHistory, ulong seed, DType activationType)
     {
-        (_stream, _parameters) = (stream, parameters);
+        (_stream, _parameters, _activationType) = (stream, parameters, activationType);
         bool repetition = parameters.RepetitionPenalty != 1, counts = parameters.PresencePenalty != 0 || parameters.FrequencyPenalty != 0;
         _changesLogits = repetition || counts || parameters.LogitBias.Count > 0;
         _id = Own(stream.CreateTensor(DType.I32, 1));
@@ -89,7 +91,9 @@ internal sealed class Sampler : IDisposable
         if (!float.IsFinite(p[0]))
         {
             throw new InvalidOperationException(
-                float.IsNaN(p[0]) ? "the model's logits are not numbers: its weights hold NaN or infinity, or the context does" : "no token is left to choose from: the logit biases forbid all of them");
+                !float.IsNaN(p[0]) ? "no token is left to choose from: the logit biases forbid all of them"
+                : "the model's logits are not numbers: its weights hold NaN or infinity, or the context does"
+                    + (_activationType == DType.F16 ? ", or activations left the range of f16: ask for bf16 or f32 ones" : ""));
         }
 
         logProb = null;

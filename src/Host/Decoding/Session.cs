@@ -61,7 +61,7 @@ public sealed class Session : IDisposable
     private int _busy;
     private bool _disposed;
 
-    internal Session(Model model, int contextLength, int chunkSize, int maxRows, DType kvType)
+    internal Session(Model model, int contextLength, int chunkSize, int maxRows)
     {
         (_model, ContextLength) = (model, contextLength);
         ModelConfig c = model.Config;
@@ -72,9 +72,9 @@ public sealed class Session : IDisposable
         _stream = model.Device.CreateStream();
         try
         {
-            _cache = new KvCache(_stream, new KvCacheOptions(kvType, c.LayerCount, pages, c.KvHeadCount, c.HeadDim, c.ValueHeadDim, PageSize));
+            _cache = new KvCache(_stream, new KvCacheOptions(model.KvType, c.LayerCount, pages, c.KvHeadCount, c.HeadDim, c.ValueHeadDim, PageSize));
             _batch = new Batch(_stream, _cache, new BatchOptions(ChunkSize, 1, pages));
-            _transformer = new Transformer(c, model.Weights, _stream, ChunkSize, Math.Min(maxRows, ChunkSize));
+            _transformer = new Transformer(model, _stream, ChunkSize, Math.Min(maxRows, ChunkSize));
             _transformer.Reserve(_cache, _batch);
         }
         catch
@@ -156,6 +156,9 @@ public sealed class Session : IDisposable
         return scores;
     }
 
+    /// <summary>Steps that were captured as graphs.</summary>
+    internal int CapturedGraphs => _transformer.CapturedGraphs;
+
     /// <summary>f32 logits [tokens, V] after each token, computed from nothing in chunks of <paramref name="chunk"/>.</summary>
     internal float[] Logits(ReadOnlySpan<int> tokens, int chunk)
     {
@@ -208,7 +211,7 @@ public sealed class Session : IDisposable
 
         using Turn turn = new(this);
         ulong seed = parameters.Seed ?? (ulong)Random.Shared.NextInt64();
-        using Sampler sampler = new(_stream, parameters, _model.Config.VocabularySize, ContextLength, seed);
+        using Sampler sampler = new(_stream, parameters, _model.Config.VocabularySize, ContextLength, seed, _model.ActivationType);
         Tokenization.IncrementalDecoder decoder = new(_model.Tokenizer, skipSpecial: true);
         StopMatcher stops = new(parameters.Stop);
         int[] tokens = new int[ContextLength];

@@ -91,6 +91,9 @@ public sealed record Architecture
     /// <summary>The number of layers at which the family divides attention scores by the square root of hidden size / heads; 0: never.</summary>
     public int WideScaleLayers { get; init; }
 
+    /// <summary>True where activations within a block leave the range of f16, so that 16-bit ones are to be bf16 whatever the weights are.</summary>
+    public bool ExceedsF16 { get; init; }
+
     /// <summary>The families that Sluice runs.</summary>
     public static IReadOnlyList<Architecture> All { get; } =
     [
@@ -100,18 +103,18 @@ public sealed record Architecture
         new() { Name = "phi3", Classes = ["Phi3ForCausalLM"], GgufRope = RopeKind.Half, IsFused = true },
         new()
         {
-            Name = "gemma", Classes = ["GemmaForCausalLM"], GgufRope = RopeKind.Half, Activation = Activation.GeluTanh,
+            Name = "gemma", Classes = ["GemmaForCausalLM"], GgufRope = RopeKind.Half, ExceedsF16 = true, Activation = Activation.GeluTanh,
             NormsLessOne = true, ScalesEmbedding = true, TiesEmbeddings = true,
         },
         new()
         {
-            Name = "gemma2", Classes = ["Gemma2ForCausalLM"], GgufRope = RopeKind.Half, Activation = Activation.GeluTanh, Norms = NormPlacement.Both,
+            Name = "gemma2", Classes = ["Gemma2ForCausalLM"], GgufRope = RopeKind.Half, ExceedsF16 = true, Activation = Activation.GeluTanh, Norms = NormPlacement.Both,
             NormsLessOne = true, ScalesEmbedding = true, TiesEmbeddings = true, WindowPeriod = 2, DefaultWindow = 4_096, WideScaleLayers = 46,
             DefaultAttentionSoftCap = 50, DefaultLogitSoftCap = 30,
         },
         new()
         {
-            Name = "gemma3", Classes = ["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"], GgufRope = RopeKind.Half, Activation = Activation.GeluTanh,
+            Name = "gemma3", Classes = ["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"], GgufRope = RopeKind.Half, ExceedsF16 = true, Activation = Activation.GeluTanh,
             Norms = NormPlacement.Both, QkNorm = QkNorm.Head, NormsLessOne = true, ScalesEmbedding = true, TiesEmbeddings = true,
             WindowPeriod = 6, WindowRopeBase = 10_000, WideScaleLayers = 62,
         },

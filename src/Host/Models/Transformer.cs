@@ -3,43 +3,54 @@ using Sluice.Interop;
 namespace Sluice.Models;
 
 /// <summary>
-/// The forward pass of every architecture, top to bottom: T tokens of all sequences of a step, packed. Activations are
-/// f32 [T, ...] in tensors that are made once, for the largest step, and viewed for smaller ones.
+/// The forward pass of every architecture, top to bottom: T tokens of all sequences of a step, packed. The residual stream is f32 [T, C], activations
+/// within a block are of the model's activation type, in tensors that are made once, for the largest step, and viewed for smaller ones.
+/// On GPUs a step that wants the logits of all of its tokens, as decode does, is captured as a graph when its shape comes a second time, and replayed from
+/// then on: the plan, the ids and the rows lie at fixed addresses and are updated outside of it.
 /// </summary>
 internal sealed class Transformer : IDisposable
 {
+    private const int MaxGraphTokens = 256, MaxGraphs = 32;
+
     private readonly ModelConfig _config;
     private readonly ModelWeights _weights;
     private readonly ComputeStream _stream;
     private readonly Tensor _ids;         // i32 [T]
     private readonly Tensor _rows;        // i32 [R]
-    private readonly Tensor _hidden;      // [T, C]: the residual stream
+    private readonly Tensor _hidden;      // f32 [T, C]: the residual stream
     private readonly Tensor _query;       // [T, H * D]
     private readonly Tensor _attended;    // [T, H * Dv]
     private readonly Tensor _normed;      // [T, C]
     private readonly Tensor _gate;        // [T, F]
     private readonly Tensor _up;          // [T, F]
-    private readonly Tensor _last;        // [R, C]
-    private readonly Tensor _logits;      // [R, V]
+    private readonly Tensor _last;        // f32 [R, C]
+    private readonly Tensor _lastNormed;  // [R, C]
+    private readonly Tensor _logits;      // f32 [R, V]
     private readonly RopeTable[] _ropes;
+    private readonly bool _capturesGraphs;
+    private readonly Dictionary<StepShape, StepGraph?> _graphs = []; // null: the shape came once
+    private int _rowsFor;                 // _rows holds this many, one of each token; 0: something else
 
-    /// <param name="config">The model's sizes.</param>
-    /// <param name="weights">Its weights.</param>
+    /// <param name="model">The model, which must outlive it.</param>
     /// <param name="stream">Where everything runs.</param>
     /// <param name="maxTokens">T of the largest step.</param>
     /// <param name="maxRows">R: rows of the largest step whose logits are wanted.</param>
-    public Transformer(ModelConfig config, ModelWeights weights, ComputeStream stream, int maxTokens, int maxRows)
+    public Transformer(Model model, ComputeStream stream, int maxTokens, int maxRows)
     {
-        (_config, _weights, _stream, MaxTokens, MaxRows) = (config, weights, stream, maxTokens, maxRows);
+        (_config, _weights, _stream, MaxTokens, MaxRows) = (model.Config, model.Weights, stream, maxTokens, maxRows);
+        ModelConfig config = model.Config;
+        DType type = model.ActivationType;
+        _capturesGraphs = model.Device.Backend is Backend.Cuda or Backend.Simt;
         _ids = stream.CreateTensor(DType.I32, maxTokens);
         _rows = stream.CreateTensor(DType.I32, maxRows);
         _hidden = stream.CreateTensor(DType.F32, maxTokens, config.HiddenSize);
-        _query = stream.CreateTensor(DType.F32, maxTokens, (long)config.HeadCount * config.HeadDim);
-        _attended = stream.CreateTensor(DType.F32, maxTokens, (long)config.HeadCount * config.ValueHeadDim);
-        _normed = stream.CreateTensor(DType.F32, maxTokens, config.HiddenSize);
-        _gate = stream.CreateTensor(DType.F32, maxTokens, config.FeedForwardSize);
-        _up = stream.CreateTensor(DType.F32, maxTokens, config.FeedForwardSize);
+        _query = stream.CreateTensor(type, maxTokens, (long)config.HeadCount * config.HeadDim);
+        _attended = stream.CreateTensor(type, maxTokens, (long)config.HeadCount * config.ValueHeadDim);
+        _normed = stream.CreateTensor(type, maxTokens, config.HiddenSize);
+        _gate = stream.CreateTensor(type, maxTokens, config.FeedForwardSize);
+        _up = stream.CreateTensor(type, maxTokens, config.FeedForwardSize);
         _last = stream.CreateTensor(DType.F32, maxRows, config.HiddenSize);
+        _lastNormed = stream.CreateTensor(type, maxRows, config.HiddenSize);
         _logits = stream.CreateTensor(DType.F32, maxRows, config.VocabularySize);
         _ropes = [.. config.Ropes.Select(r => new RopeTable(r, stream))];
     }
@@ -48,6 +59,8 @@ internal sealed class Transformer : IDisposable
 
     public int MaxRows { get; }
 
+    public int CapturedGraphs => _graphs.Values.Count(g => g is not null);
+
     /// <summary>Makes the stream's workspace large enough for any step on this cache and batch.</summary>
     public void Reserve(KvCache cache, Batch batch) => _stream.Reserve(_stream.Measure(() => Run(cache, batch, MaxTokens, MaxRows)));
 
@@ -55,7 +68,7 @@ internal sealed class Transformer : IDisposable
     /// <param name="cache">The cache.</param>
     /// <param name="batch">The plan.</param>
     /// <param name="ids">The step's tokens.</param>
-    /// <param name="rows">The rows of the step whose logits are wanted; may be empty.</param>
+    /// <param name="rows">The rows of the step whose logits are wanted, ascending; may be empty.</param>
     /// <param name="length">Tokens of the sequence when it has caught up, for RoPE whose frequencies depend on it.</param>
     public Tensor Forward(KvCache cache, Batch batch, ReadOnlySpan<int> ids, ReadOnlySpan<int> rows, long length)
     {
@@ -65,20 +78,65 @@ internal sealed class Transformer : IDisposable
         }
 
         _stream.Upload(_ids.Rows(0, ids.Length), ids);
-        if (!rows.IsEmpty)
-        {
-            _stream.Upload(_rows.Rows(0, rows.Length), rows);
-        }
-
-        return Run(cache, batch, ids.Length, rows.Length);
+        UploadRows(rows, ids.Length);
+        StepShape shape = new(cache, batch, ids.Length, rows.Length);
+        return Graph(shape) is { } graph ? graph.Launch() : Run(cache, batch, ids.Length, rows.Length);
     }
 
     public void Dispose()
     {
-        foreach (Tensor t in (Tensor[])[_ids, _rows, _hidden, _query, _attended, _normed, _gate, _up, _last, _logits, .. _ropes.Select(r => r.Frequencies)])
+        foreach (StepGraph? graph in _graphs.Values)
+        {
+            graph?.Dispose();
+        }
+
+        foreach (Tensor t in (Tensor[])[_ids, _rows, _hidden, _query, _attended, _normed, _gate, _up, _last, _lastNormed, _logits, .. _ropes.Select(r => r.Frequencies)])
         {
             t.Buffer!.Dispose();
         }
+    }
+
+    // A step of one row of each token, as decode has, finds the rows of the step before.
+    private void UploadRows(ReadOnlySpan<int> rows, int tokens)
+    {
+        bool each = rows.Length == tokens;
+        if (rows.IsEmpty || (each && _rowsFor == tokens))
+        {
+            return;
+        }
+
+        _stream.Upload(_rows.Rows(0, rows.Length), rows);
+        _rowsFor = each ? tokens : 0;
+    }
+
+    // The step's graph, where its shape came before; captured now where it comes the second time, or where the workspace has moved since.
+    private StepGraph? Graph(StepShape shape)
+    {
+        if (!_capturesGraphs || shape.Tokens > MaxGraphTokens || shape.Rows != shape.Tokens)
+        {
+            return null;
+        }
+
+        if (!_graphs.TryGetValue(shape, out StepGraph? graph))
+        {
+            if (_graphs.Count < MaxGraphs)
+            {
+                _graphs.Add(shape, null);
+            }
+
+            return null;
+        }
+
+        if (graph is null || graph.WorkspaceBytes != _stream.WorkspaceBytes)
+        {
+            graph?.Dispose();
+            _graphs[shape] = null;
+            Tensor logits = default;
+            ComputeGraph recorded = _stream.Capture(() => logits = Run(shape.Cache, shape.Batch, shape.Tokens, shape.Rows));
+            _graphs[shape] = graph = new StepGraph(recorded, logits, _stream.WorkspaceBytes);
+        }
+
+        return graph;
     }
 
     private Tensor Run(KvCache cache, Batch batch, int tokens, int rows)
@@ -148,10 +206,10 @@ internal sealed class Transformer : IDisposable
             return default;
         }
 
-        Tensor last = _last.Rows(0, rows), logits = _logits.Rows(0, rows);
+        Tensor last = _last.Rows(0, rows), lastNormed = _lastNormed.Rows(0, rows), logits = _logits.Rows(0, rows);
         _stream.Gather(hidden, _rows.Rows(0, rows), last);
-        _stream.RmsNorm(last, _weights.OutputNorm, c.NormEpsilon, last);
-        _stream.Linear(last, _weights.Output.Weight, logits, _weights.Output.Bias, scale: c.LogitScale, softCap: c.LogitSoftCap);
+        _stream.RmsNorm(last, _weights.OutputNorm, c.NormEpsilon, lastNormed);
+        _stream.Linear(lastNormed, _weights.Output.Weight, logits, _weights.Output.Bias, scale: c.LogitScale, softCap: c.LogitSoftCap);
         return logits;
     }
 
@@ -166,6 +224,20 @@ internal sealed class Transformer : IDisposable
 
         _stream.Linear(x, w.Weight, scratch, w.Bias, scale: _config.ResidualScale);
         _stream.RmsNormAdd(scratch, norm, _config.NormEpsilon, hidden, hidden);
+    }
+
+    // What a graph was captured for.
+    private readonly record struct StepShape(KvCache Cache, Batch Batch, int Tokens, int Rows);
+
+    private sealed record StepGraph(ComputeGraph Recorded, Tensor Logits, ulong WorkspaceBytes) : IDisposable
+    {
+        public Tensor Launch()
+        {
+            Recorded.Launch();
+            return Logits;
+        }
+
+        public void Dispose() => Recorded.Dispose();
     }
 
     // RoPE's frequencies on the device, and the length of the sequence that they are for.

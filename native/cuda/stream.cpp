@@ -41,6 +41,11 @@ void cuda_stream::release(void* data, uint64_t, sl_memory memory) noexcept {
   });
 }
 
+pinned_staging& cuda_stream::staging() {
+  if (!staging_) staging_ = std::make_unique<pinned_staging>(device_);
+  return *staging_;
+}
+
 void cuda_stream::throw_if_capturing(const char* what) const {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(native, &status), "cudaStreamIsCapturing");

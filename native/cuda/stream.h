@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "backend.h"
+#include "staging.h"
 
 namespace sl {
 namespace SL_BACKEND_NS {
@@ -51,12 +52,16 @@ class cuda_stream final : public stream {
   void wait(event& e) override;
   void check_pointer(const void* pointer) override;
 
+  // Made when it is first asked for. Within the device's context.
+  pinned_staging& staging();
+
   cudaStream_t native = nullptr;
 
  private:
   void throw_if_capturing(const char* what) const;
   const cuda_device& device_;
   const bool owned_;
+  std::unique_ptr<pinned_staging> staging_;
 };
 
 inline cudaStream_t native(stream& s) { return static_cast<cuda_stream&>(s).native; }

@@ -103,8 +103,9 @@ std::unique_ptr<weight> cuda_device::create_weight(stream& s, const sl_weight_so
   w->groups = static_cast<char*>(allocate(w->group_bytes));
 
   const cudaStream_t stream = native(s);
+  pinned_staging& staging = static_cast<cuda_stream&>(s).staging();
   const auto upload = [&](char* to, const void* from, uint64_t bytes) {
-    if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
+    staging.send_all(to, from, bytes, stream);
   };
   const bool as_it_is = source.encoding == SL_ENCODING_F32 || p.storage == storage::f16 || p.storage == storage::bf16;
   if (as_it_is) {

@@ -5,6 +5,6 @@ foreach(name activation copy_pages dense_linear embedding heads int4_gemv int8_g
   list(APPEND SL_KERNEL_SOURCES ${CMAKE_CURRENT_LIST_DIR}/${name}.cu)
 endforeach()
 set(SL_CUDA_HOST_SOURCES)
-foreach(name context device error quants stream table weights)
+foreach(name context device error quants staging stream table weights)
   list(APPEND SL_CUDA_HOST_SOURCES ${CMAKE_CURRENT_LIST_DIR}/../cuda/${name}.cpp)
 endforeach()

@@ -183,6 +183,35 @@ public sealed class LifetimeTests
         Assert.True(e.Status is Status.ErrOutOfMemory or Status.ErrArgument, e.Message);
     }
 
+    // Larger than what a backend moves at once: every part has to arrive where it belongs.
+    [Theory]
+    [InlineData(Backend.Cpu)]
+    [InlineData(Backend.Simt)]
+    [InlineData(Backend.Cuda)]
+    public void Large_weight_arrives_whole(Backend backend)
+    {
+        Assert.SkipWhen(Device.Count(backend) == 0, $"no {backend} device is here");
+        const int rows = 1_500, cols = 5_000;
+        float[] values = new float[rows * cols];
+        for (int i = 0; i < values.Length; i++)
+        {
+            values[i] = i;
+        }
+
+        using Device device = Device.Open(backend);
+        using ComputeStream stream = device.CreateStream();
+        using Weight weight = Weight.Create(stream, new WeightSource { Encoding = WeightEncoding.F32, Rows = rows, Cols = cols, Data = System.Runtime.InteropServices.MemoryMarshal.AsBytes(values.AsSpan()) });
+        int[] ids = [0, 419, 420, 838, 839, 1258, 1259, 1499]; // on both sides of each 8 MiB
+        Tensor y = stream.CreateTensor(DType.F32, ids.Length, cols), which = stream.CreateTensor<int>(DType.I32, ids, ids.Length);
+        stream.Reserve(stream.Measure(() => stream.Embedding(which, weight, 1, y)));
+        stream.Embedding(which, weight, 1, y);
+        float[] read = new float[ids.Length * cols];
+        stream.Download(y, read.AsSpan());
+        Assert.All(ids, (id, at) => Assert.True(values.AsSpan(id * cols, cols).SequenceEqual(read.AsSpan(at * cols, cols)), $"row {id}"));
+        y.Buffer!.Dispose();
+        which.Buffer!.Dispose();
+    }
+
     private static KvCache NewCache(ComputeStream stream) => new(stream, new KvCacheOptions(DType.F32, 2, 8, 2, 16, 16));
 
     private static Weight NewWeight(ComputeStream stream) => Weight.Create(stream, new WeightSource { Encoding = WeightEncoding.F32, Rows = 8, Cols = 32, Data = new byte[8 * 32 * 4] });

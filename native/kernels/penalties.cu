@@ -1,6 +1,6 @@
 // penalties: for each distinct token of a row's history, seen c times: l = l > 0 ? l / r : l * r; l -= presence + c * frequency.
 // Then l[id] += value for each bias.   logits [B,V] f32, in place
-// grid B, a row each   block 256   workspace B * V counts   moves B*V*8 bytes: bound by latency for few rows
+// grid B, a row each   block 256   workspace B * V counts, of which the history's are used: bound by latency
 #include "host.cuh"
 #include "ops.h"
 
@@ -23,23 +23,27 @@ __global__ void __launch_bounds__(256)
   logits += b * stride;
   counts += b * V;
   if (p.history) {
-    for (int i = thread; i < V; i += threads) counts[i] = 0;
-    __syncthreads();
     const int first = clamped(p.history_indptr[b], 0, p.history_length);
     const int last = clamped(p.history_indptr[b + 1], first, p.history_length);
-    for (int i = first + thread; i < last; i += threads) {
-      const int id = p.history[i];
-      if (id >= 0 && id < V) atomicAdd(counts + id, 1);
-    }
+    const auto each = [&](auto f) {
+      for (int i = first + thread; i < last; i += threads) {
+        const int id = p.history[i];
+        if (id >= 0 && id < V) f(id);
+      }
+    };
+    // Only the counts of the history's own tokens are made, and looked at: a vocabulary is longer than most histories.
+    each([&](int id) { counts[id] = 0; });
+    __syncthreads();
+    each([&](int id) { atomicAdd(counts + id, 1); });
     __syncthreads();
     const float repetition = p.repetition[b], presence = p.presence[b], frequency = p.frequency[b];
-    for (int i = thread; i < V; i += threads) {
-      const int count = counts[i];
-      if (count == 0) continue;
-      float l = logits[i];
+    each([&](int id) {
+      const int count = atomicExch(counts + id, 0);  // who comes first takes it all
+      if (count == 0) return;
+      float l = logits[id];
       l = l > 0.0f ? l / repetition : l * repetition;
-      logits[i] = l - (presence + float(count) * frequency);
-    }
+      logits[id] = l - (presence + float(count) * frequency);
+    });
     __syncthreads();
   }
   if (p.bias_ids) {

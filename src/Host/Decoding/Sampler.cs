@@ -18,6 +18,7 @@ internal sealed class Sampler : IDisposable
     private readonly List<DeviceBuffer> _owned = [];
     private readonly Tensor _id, _temperature, _topK, _topP, _minP, _seed, _position;
     private readonly Tensor _penalised, _history, _repetition, _noRepetition, _presence, _frequency, _zero, _biasIds, _biasValues, _biasIndptr, _indptr;
+    private readonly Tensor _logit;  // [1, 1]: of the chosen token, where no probability is asked for; it tells whether the logits are numbers
     private readonly Tensor _logProb, _topIds, _topLogProbs;
     private readonly int[] _topIdsHost;
     private readonly float[] _topLogProbsHost;
@@ -61,6 +62,7 @@ internal sealed class Sampler : IDisposable
         }
 
         int top = Math.Min(parameters.LogProbs ?? 0, vocabularySize);
+        _logit = Own(stream.CreateTensor(DType.F32, 1, 1));
         _logProb = Own(stream.CreateTensor(DType.F32, 1));
         _topIds = top > 0 ? Own(stream.CreateTensor(DType.I32, 1, top)) : default;
         _topLogProbs = top > 0 ? Own(stream.CreateTensor(DType.F32, 1, top)) : default;
@@ -87,11 +89,11 @@ internal sealed class Sampler : IDisposable
         Span<int> id = [0];
         _stream.Download(_id, id);
         Span<float> p = [0];
-        _stream.Download(_logProb, p);
+        _stream.Download(_parameters.LogProbs is null ? _logit : _logProb, p);
         if (!float.IsFinite(p[0]))
         {
             throw new InvalidOperationException(
-                !float.IsNaN(p[0]) ? "no token is left to choose from: the logit biases forbid all of them"
+                float.IsNegativeInfinity(p[0]) ? "no token is left to choose from: the logit biases forbid all of them"
                 : "the model's logits are not numbers: its weights hold NaN or infinity, or the context does"
                     + (_activationType == DType.F16 ? ", or activations left the range of f16: ask for bf16 or f32 ones" : ""));
         }
@@ -159,8 +161,14 @@ internal sealed class Sampler : IDisposable
             });
         }
 
-        // Of the logits that were chosen from when nothing is to be reported: only whether they are numbers.
-        _stream.LogProbs(_parameters.LogProbs is null ? chosen : logits, _id, _logProb, _topIds, _topLogProbs);
+        if (_parameters.LogProbs is null)
+        {
+            _stream.Gather(chosen.Reshape(chosen.Count, 1), _id, _logit);
+        }
+        else
+        {
+            _stream.LogProbs(logits, _id, _logProb, _topIds, _topLogProbs);
+        }
     }
 
     private void Penalise(int first, int end, Tensor repetition, Tensor presence, Tensor frequency)

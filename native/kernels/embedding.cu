@@ -90,10 +90,18 @@ __global__ void gather_kernel(gmem<T> y, gmem<const T> x, gmem<const int> rows, 
 
 void gather_cuda(stream& s, const gather_args& a) {
   if (a.y.shape[0] == 0) return;
-  const auto start = [&](auto missing) {
+  const auto start_as = [&](auto missing, int64_t elements) {  // of a T
     using T = decltype(missing);
     launch(native(s), KERNEL(gather_kernel<T>), unsigned(a.y.shape[0]), 128, 0, a.y.as<T>(), a.x.as<const T>(),
-           a.rows.as<const int>(), a.x.shape[0], int(a.x.shape[1]), a.y.stride[0], a.x.stride[0], missing);
+           a.rows.as<const int>(), a.x.shape[0], int(a.x.shape[1] / elements), a.y.stride[0] / elements, a.x.stride[0] / elements,
+           missing);
+  };
+  const auto start = [&](auto missing) {
+    constexpr int n = 16 / int(sizeof missing);
+    if (!rows_aligned_16(a.x) || !rows_aligned_16(a.y)) return start_as(missing, 1);
+    uint4 wide;
+    for (int i = 0; i < n; i++) memcpy(reinterpret_cast<char*>(&wide) + i * sizeof missing, &missing, sizeof missing);
+    start_as(wide, n);
   };
   switch (a.x.dtype) {
     case SL_DTYPE_F32: return start(uint32_t(0x7fc00000));

@@ -206,7 +206,11 @@ public static class KernelCases
                 };
             }
 
-            yield return new OpCase("gather", $"{dtype}") { Inputs = { ["x"] = r.Tensor(dtype, 9, 37), ["rows"] = HostTensor.Of([8, 0, 0, 9, 3]) }, Outputs = { ["y"] = (dtype, [5, 37]) } };
+            foreach (int d in new[] { 37, 64 })
+            {
+                yield return new OpCase("gather", $"{dtype} {d}") { Inputs = { ["x"] = r.Tensor(dtype, 9, d), ["rows"] = HostTensor.Of([8, 0, 0, 9, 3]) }, Outputs = { ["y"] = (dtype, [5, d]) } };
+            }
+
             foreach (Activation activation in Enum.GetValues<Activation>())
             {
                 yield return new OpCase("gated_activation", $"{dtype} {activation}")

@@ -334,4 +334,30 @@ uint16_t f32_to_bf16(float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
 }
 
+float e4m3_to_f32(uint8_t bits) {
+  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  float value;
+  if (exponent == 15 && mantissa == 7) value = std::nanf("");
+  else if (exponent == 0) value = std::ldexp(static_cast<float>(mantissa), -9);
+  else value = std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
+  return bits & 128 ? -value : value;
+}
+
+uint8_t f32_to_e4m3(float value) {
+  const auto sign = static_cast<uint8_t>(std::signbit(value) ? 128 : 0);
+  const float magnitude = std::fabs(value);
+  if (!(magnitude <= 448.0f))
+    return std::isnan(value) ? static_cast<uint8_t>(sign | 127) : static_cast<uint8_t>(sign | 126);
+  int exponent = 0;
+  std::frexp(magnitude, &exponent);  // magnitude in [2^(exponent-1), 2^exponent)
+  const int step = (exponent - 1 < -6 ? -6 : exponent - 1) - 3;
+  const int units = static_cast<int>(std::nearbyint(std::ldexp(magnitude, -step)));  // 0 .. 16 steps of 2^step
+  // The fields count on from each other: 16 steps of one exponent are 8 of the next.
+  return static_cast<uint8_t>(sign | (units < 8 ? units : (step + 9) * 8 + units));
+}
+
+int8_t f32_to_i8(float value) {
+  return static_cast<int8_t>(std::fmax(-127.0f, std::fmin(127.0f, std::nearbyint(value))));  // NaN becomes a limit
+}
+
 }  // namespace sl

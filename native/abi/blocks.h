@@ -26,6 +26,13 @@ void dequantise_rows(const sl_weight_source& source, int64_t first, int64_t coun
 // Conversions with round to nearest even; NaN stays NaN.
 float f16_to_f32(uint16_t bits);
 uint16_t f32_to_f16(float value);
+
+// E4M3: 4 exponent bits of bias 7, 3 of mantissa, no infinities; what is larger becomes 448, the largest.   Source: Micikevicius et al. 2022.
+float e4m3_to_f32(uint8_t bits);
+uint8_t f32_to_e4m3(float value);
+
+// To the nearest of -127 .. 127.
+int8_t f32_to_i8(float value);
 float bf16_to_f32(uint16_t bits);
 uint16_t f32_to_bf16(float value);
 

@@ -14,20 +14,46 @@ constexpr float kNone = -INFINITY;
 int64_t padded(int64_t dim) { return (dim + 15) / 16 * 16; }
 
 // The vector of a slot in a pool [pages, Hkv, P, dim].
-const char* slot(const attention_task& t, const char* pool, int64_t key, int64_t dim, int64_t size) {
+struct slot_vector {
+  const char* data;  // null: none
+  float scale;       // of quantised ones
+};
+slot_vector slot(const attention_task& t, const char* pool, const float* scales, int64_t key, int64_t dim, int64_t size) {
   const int64_t page = t.pages[key / t.page_size];
-  return pool + ((page * t.kv_heads + t.kv_head) * t.page_size + key % t.page_size) * dim * size;
+  const int64_t at = (page * t.kv_heads + t.kv_head) * t.page_size + key % t.page_size;
+  return {pool + at * dim * size, scales != nullptr ? scales[at] : 1.0f};
+}
+
+float from_e4m3(uint8_t b) {
+  // As a binary32 its bits are those of the value times 2^-120, subnormals too.
+  const uint32_t bits = (uint32_t)(b & 0x7f) << 20;
+  float v;
+  memcpy(&v, &bits, 4);
+  v = (b & 0x7f) == 0x7f ? NAN : v * 1.329227995784916e36f;  // 2^120
+  return b & 0x80 ? -v : v;
+}
+
+// Sixteen of a vector's elements from d on, zeros past `count`.
+f32x16 load_elements(sl_dtype dtype, slot_vector v, int64_t d, int64_t count) {
+  if (dtype != SL_DTYPE_I8 && dtype != SL_DTYPE_FP8_E4M3) return load_some(dtype, v.data, d, count);
+  float wide[16] = {};
+  const int64_t n = count < 16 ? count : 16;
+  if (dtype == SL_DTYPE_I8)
+    for (int64_t i = 0; i < n; ++i) wide[i] = (float)(int8_t)v.data[d + i];
+  else
+    for (int64_t i = 0; i < n; ++i) wide[i] = from_e4m3((uint8_t)v.data[d + i]);
+  return load(wide) * set1(v.scale);
 }
 
 // turned[d][j] = key first+j's dim d; 0 outside of [begin, end), whose slots may hold anything
 void load_keys(const attention_task& t, int64_t first, int64_t begin, int64_t end, int64_t size, float* turned) {
   const int64_t D = t.key_dim;
-  const char* keys[16];
+  slot_vector keys[16];
   for (int64_t j = 0; j < 16; ++j)
-    keys[j] = first + j >= begin && first + j < end ? slot(t, t.keys, first + j, D, size) : nullptr;
+    keys[j] = first + j >= begin && first + j < end ? slot(t, t.keys, t.key_scales, first + j, D, size) : slot_vector{};
   for (int64_t d = 0; d < D; d += 16) {
     f32x16 rows[16];
-    for (int j = 0; j < 16; ++j) rows[j] = keys[j] != nullptr ? load_some(t.dtype, keys[j], d, D - d) : zero();
+    for (int j = 0; j < 16; ++j) rows[j] = keys[j].data != nullptr ? load_elements(t.dtype, keys[j], d, D - d) : zero();
     transpose(rows, turned + d * 16);
   }
 }
@@ -38,9 +64,9 @@ bool load_values(const attention_task& t, int64_t first, int64_t begin, int64_t 
   f32x16 nothing = zero();  // 0 times an infinity or a NaN is a NaN
   for (int64_t j = 0; j < 16; ++j) {
     const bool used = first + j >= begin && first + j < end;
-    const char* value = used ? slot(t, t.values, first + j, Dv, size) : nullptr;
+    const slot_vector value = used ? slot(t, t.values, t.value_scales, first + j, Dv, size) : slot_vector{};
     for (int64_t d = 0; d < Dv; d += 16) {
-      const f32x16 v = used ? load_some(t.dtype, value, d, Dv - d) : zero();
+      const f32x16 v = used ? load_elements(t.dtype, value, d, Dv - d) : zero();
       nothing = fma(v, zero(), nothing);
       store(wide + j * stride + d, v);
     }
@@ -199,7 +225,7 @@ void merge(float* state, const float* other, int64_t value_dim) {
 }
 
 void attend(attention_task& t) {
-  const int64_t size = t.dtype == SL_DTYPE_F32 ? 4 : 2, D = padded(t.key_dim), Dv = padded(t.value_dim);
+  const int64_t size = t.dtype == SL_DTYPE_F32 ? 4 : t.key_scales != nullptr ? 1 : 2, D = padded(t.key_dim), Dv = padded(t.value_dim);
   const int64_t state_stride = state_floats(t.value_dim), rows = t.count + 8;
   float* turned = (float*)t.scratch;
   float* wide = turned + 16 * D;

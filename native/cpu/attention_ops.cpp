@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "blocks.h"
 #include "cpu.h"
 
 namespace sl::cpu {
@@ -22,7 +23,7 @@ struct tile {
   int64_t state;                // of its first chunk, in split states
 };
 
-int64_t element_size(sl_dtype dtype) { return dtype == SL_DTYPE_F32 ? 4 : 2; }
+int64_t element_size(sl_dtype dtype) { return static_cast<int64_t>(size_of(dtype)); }
 
 // What one attention op has in its workspace. Sizes come from shapes and capacities only.
 struct layout {
@@ -196,6 +197,10 @@ class attention {
     attention_task task{};
     task.keys = c.keys + layer * c.key_layer_bytes;
     task.values = c.values + layer * c.value_layer_bytes;
+    if (c.key_scales != nullptr) {
+      task.key_scales = c.key_scales + layer * c.scale_layer_count;
+      task.value_scales = c.value_scales + layer * c.scale_layer_count;
+    }
     task.pages = plan_.page_ids + plan_.page_indptr[sequence];
     task.rows = rows;
     task.scratch = l_.own(thread);
@@ -213,7 +218,7 @@ class attention {
     task.alibi = static_cast<bool>(a_.alibi_slopes);
     d_.kernel.attend(task);
     d_.kv_bytes_read.fetch_add(
-        static_cast<uint64_t>(task.keys_read * (c.key_dim + c.value_dim) * element_size(c.dtype)),
+        static_cast<uint64_t>(task.keys_read * ((c.key_dim + c.value_dim) * element_size(c.dtype) + (c.key_scales != nullptr ? 8 : 0))),
         std::memory_order_relaxed);
   }
 
@@ -351,10 +356,25 @@ void copy_pages(stream& s, const copy_pages_args& a) {
     const auto [source, target] = a.pairs[static_cast<size_t>(i % pairs)];
     copy(c.keys + layer * c.key_layer_bytes, slots * c.key_dim * size, source, target);
     copy(c.values + layer * c.value_layer_bytes, slots * c.value_dim * size, source, target);
+    if (c.key_scales == nullptr) return;
+    copy(reinterpret_cast<char*>(c.key_scales + layer * c.scale_layer_count), slots * 4, source, target);
+    copy(reinterpret_cast<char*>(c.value_scales + layer * c.scale_layer_count), slots * 4, source, target);
   });
 }
 
 }  // namespace
+
+// The largest magnitude takes the type's largest value. Returns the scale.
+static float quantise(sl_dtype dtype, const float* x, int64_t count, char* to) {
+  float largest = 0;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(x[i]));
+  const float scale = largest / (dtype == SL_DTYPE_I8 ? 127.0f : 448.0f);
+  for (int64_t i = 0; i < count; ++i) {
+    const float v = scale == 0 ? 0 : x[i] / scale;
+    to[i] = static_cast<char>(dtype == SL_DTYPE_I8 ? static_cast<uint8_t>(f32_to_i8(v)) : f32_to_e4m3(v));
+  }
+  return scale;
+}
 
 void write_kv(const cpu_device& d, const kv_view& c, int32_t layer, const plan_view& plan, int64_t token, int32_t head,
               const float* key, const float* value) {
@@ -362,8 +382,15 @@ void write_kv(const cpu_device& d, const kv_view& c, int32_t layer, const plan_v
   const int64_t page = plan.page_ids[plan.page_indptr[sequence] + slot / c.page_size];
   const int64_t at = (page * c.kv_heads + head) * c.page_size + slot % c.page_size, size = element_size(c.dtype);
   const auto l = static_cast<uint64_t>(layer);
-  d.kernel.narrow(key, c.key_dim, {c.keys + l * c.key_layer_bytes + at * c.key_dim * size, c.dtype});
-  d.kernel.narrow(value, c.value_dim, {c.values + l * c.value_layer_bytes + at * c.value_dim * size, c.dtype});
+  char* keys = c.keys + l * c.key_layer_bytes + at * c.key_dim * size;
+  char* values = c.values + l * c.value_layer_bytes + at * c.value_dim * size;
+  if (c.key_scales != nullptr) {
+    c.key_scales[l * c.scale_layer_count + static_cast<uint64_t>(at)] = quantise(c.dtype, key, c.key_dim, keys);
+    c.value_scales[l * c.scale_layer_count + static_cast<uint64_t>(at)] = quantise(c.dtype, value, c.value_dim, values);
+    return;
+  }
+  d.kernel.narrow(key, c.key_dim, {keys, c.dtype});
+  d.kernel.narrow(value, c.value_dim, {values, c.dtype});
 }
 
 void register_attention_ops(op_table& table) {

@@ -47,7 +47,7 @@ class cpu_device final : public device {
     return pack_weight(source, pool);
   }
   bool supports_kv(sl_dtype dtype) const override {
-    return dtype == SL_DTYPE_F32 || dtype == SL_DTYPE_F16 || dtype == SL_DTYPE_BF16;
+    return dtype == SL_DTYPE_F32 || dtype == SL_DTYPE_F16 || dtype == SL_DTYPE_BF16 || dtype == SL_DTYPE_I8 || dtype == SL_DTYPE_FP8_E4M3;
   }
   void info(sl_device_info& info) const override;
   void counters(sl_counters& counters) const override { counters.kv_bytes_read = kv_bytes_read; }

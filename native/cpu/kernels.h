@@ -106,6 +106,7 @@ struct attention_row {
 // nothing and merged into the rows' states from left to right.
 struct attention_task {
   const char *keys, *values;  // pools of the layer
+  const float *key_scales, *value_scales;  // of each slot's vector where the pools are I8 or FP8_E4M3
   const int32_t* pages;       // of the sequence
   const attention_row* rows;
   char* scratch;  // attention_scratch(...) bytes, aligned to 64

@@ -7,29 +7,6 @@
 namespace sl::reference {
 namespace {
 
-// E4M3: 4 exponent bits of bias 7, 3 of mantissa, no infinities; largest 448.   Source: Micikevicius et al. 2022.
-float e4m3_to_f32(uint8_t bits) {
-  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
-  float value;
-  if (exponent == 15 && mantissa == 7) value = std::nanf("");
-  else if (exponent == 0) value = std::ldexp(static_cast<float>(mantissa), -9);
-  else value = std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
-  return bits & 128 ? -value : value;
-}
-
-uint8_t f32_to_e4m3(float value) {
-  const auto sign = static_cast<uint8_t>(std::signbit(value) ? 128 : 0);
-  const float magnitude = std::fabs(value);
-  if (!(magnitude <= 448.0f))
-    return std::isnan(value) ? static_cast<uint8_t>(sign | 127) : static_cast<uint8_t>(sign | 126);
-  int exponent = 0;
-  std::frexp(magnitude, &exponent);  // magnitude in [2^(exponent-1), 2^exponent)
-  const int step = (exponent - 1 < -6 ? -6 : exponent - 1) - 3;
-  const int units = static_cast<int>(std::nearbyint(std::ldexp(magnitude, -step)));  // 0 .. 16 steps of 2^step
-  // The fields count on from each other: 16 steps of one exponent are 8 of the next.
-  return static_cast<uint8_t>(sign | (units < 8 ? units : (step + 9) * 8 + units));
-}
-
 class reference_device final : public device {
  public:
   explicit reference_device(bool rounded) : rounded(rounded) {}
@@ -125,11 +102,7 @@ void store(sl_dtype dtype, void* data, int64_t index, double value) {
     case SL_DTYPE_F32: static_cast<float*>(data)[index] = narrow; break;
     case SL_DTYPE_F16: static_cast<uint16_t*>(data)[index] = f32_to_f16(narrow); break;
     case SL_DTYPE_BF16: static_cast<uint16_t*>(data)[index] = f32_to_bf16(narrow); break;
-    case SL_DTYPE_I8: {
-      const float limited = std::fmax(-127.0f, std::fmin(127.0f, std::nearbyint(narrow)));  // NaN becomes a limit
-      static_cast<int8_t*>(data)[index] = static_cast<int8_t>(limited);
-      break;
-    }
+    case SL_DTYPE_I8: static_cast<int8_t*>(data)[index] = f32_to_i8(narrow); break;
     case SL_DTYPE_FP8_E4M3: static_cast<uint8_t*>(data)[index] = f32_to_e4m3(narrow); break;
     default: throw error(SL_ERR_DTYPE, format("reference: no number is stored as %s", name_of(dtype)));
   }

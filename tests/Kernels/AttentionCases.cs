@@ -107,6 +107,34 @@ public static class AttentionCases
         }
     }
 
+    // Caches of a byte a value, with a scale a token and head: what is appended, and what attention reads of it.
+    public static IEnumerable<OpCase> QuantisedCaches()
+    {
+        foreach (DType kv in new[] { DType.I8, DType.FP8E4M3 })
+        {
+            foreach (DType dtype in new[] { DType.F32, DType.F16, DType.BF16 })
+            {
+                Shape append = new($"{dtype} to {kv}", [1, 5, 0, 17], [1, 37, 4, 17], Page: 8, D: 24) { Dv = 16 };
+                CaseData r = new("append" + append.Name);
+                (KvCacheOptions cache, HostStep step) = append.Plan(r, kv);
+                OpCase c = Base("kv_append", append.Name, append, cache, step, r, appended: false);
+                c.Inputs["k"] = r.Tensor(dtype, step.Tokens, append.Hkv, append.D);
+                c.Inputs["v"] = r.Tensor(dtype, step.Tokens, append.Hkv, append.ValueDim);
+                ReadSlots(c, append, step, kv);
+                yield return c;
+
+                foreach (Shape s in new[]
+                {
+                    new Shape("decode", [1, 1, 1, 1], [1, 16, 33, 300]), new Shape("chunk", [7, 1, 18], [47, 270, 256], H: 6), new Shape("prefill", [70, 3], [70, 20], H: 8, Hkv: 1, D: 128),
+                    new Shape("D 80, Dv 48", [1, 20], [90, 40], H: 3, Hkv: 1, D: 80) { Dv = 48 },
+                })
+                {
+                    yield return With(Attention("paged_attention", $"{s.Name} {dtype} on {kv}", s, dtype, kv, causal: true), a => a.Scalars["window"] = s.Name == "chunk" ? 30 : 0);
+                }
+            }
+        }
+    }
+
     // x of f32, with and without its norm, for 16-bit queries and keys.
     public static IEnumerable<OpCase> WideFusedQkvs()
     {

@@ -23,7 +23,7 @@ public static class KernelCases
     }
 
     private static IEnumerable<OpCase> Everything() =>
-        [.. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(), .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.CappedWindows(), .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.WholeRowNorms(), .. States(), .. Sampling()];
+        [.. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(), .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.CappedWindows(), .. AttentionCases.QuantisedCaches(), .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.WholeRowNorms(), .. States(), .. Sampling()];
 
     private static IEnumerable<OpCase> Norms()
     {

@@ -46,11 +46,20 @@ public sealed record HostTensor(DType DType, long[] Shape, byte[] Data)
                 DType.F16 => (double)BitConverter.ToHalf(Data, i * 2),
                 DType.BF16 => BitConverter.UInt32BitsToSingle((uint)BitConverter.ToUInt16(Data, i * 2) << 16),
                 DType.I32 => BitConverter.ToInt32(Data, i * 4),
+                DType.I8 => (sbyte)Data[i],
+                DType.FP8E4M3 => E4M3(Data[i]),
                 _ => throw new InvalidOperationException($"{DType} has no values to compare"),
             };
         }
 
         return values;
+    }
+
+    private static double E4M3(byte bits)
+    {
+        int exponent = (bits >> 3) & 15, mantissa = bits & 7;
+        double value = (bits & 127) == 127 ? double.NaN : exponent == 0 ? Math.ScaleB(mantissa, -9) : Math.ScaleB(8 + mantissa, exponent - 10);
+        return bits < 128 ? value : -value;
     }
 
     // Round to nearest even; NaN stays NaN.

@@ -40,7 +40,12 @@ public static class Tolerance
 
     private static double Ulp(double value, DType dtype)
     {
-        (int bits, int lowest) = dtype switch { DType.F32 => (23, -126), DType.F16 => (10, -14), _ => (7, -126) };
+        if (dtype == DType.I8)
+        {
+            return 1;
+        }
+
+        (int bits, int lowest) = dtype switch { DType.F32 => (23, -126), DType.F16 => (10, -14), DType.FP8E4M3 => (3, -6), _ => (7, -126) };
         int exponent = value == 0 ? lowest : Math.Max(lowest, (int)Math.Floor(Math.Log2(Math.Abs(value))));
         return Math.Pow(2, exponent - bits);
     }

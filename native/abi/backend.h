@@ -70,6 +70,9 @@ struct kv_view {
   int32_t layers = 0, pages = 0, kv_heads = 0, key_dim = 0, value_dim = 0, page_size = 0;
 };
 
+// Levels of prefixes that a plan tells apart. A deeper prefix is one to the sequences that share it, and no more.
+constexpr int32_t max_prefix_levels = 4;
+
 // A step's plan. The arrays lie in one allocation at fixed addresses; lengths in it change from step to step, also
 // between the capture of a graph and its replays. All of it has been checked.
 struct plan_header {
@@ -89,6 +92,10 @@ struct plan_view {
   const int32_t* mask_indptr;     // [max_sequences + 1], always valid: empty rows where there is no mask
   const sl_prefix* prefixes;      // [max_prefixes], sorted by first_key, then by first_sequence
   const int32_t* prefix_lengths;  // [max_sequences]: the keys of each sequence that prefixes cover
+  // A prefix's level is how many others cover its sequences before it.
+  const int32_t* prefix_indptr;   // [max_prefixes + 1]: query rows of the prefixes before each, those of a level past
+                                  // max_prefix_levels not counted; past num_prefixes: the last
+  const int32_t* level_lengths;   // [max_prefix_levels][max_sequences]: the keys that the prefixes of levels 0 .. l cover
 };
 struct batch_view {
   plan_view host;    // to plan by, at the call; not stable between a capture and its replays

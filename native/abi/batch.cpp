@@ -26,6 +26,8 @@ struct layout {
     mask_indptr = place(sequences + 1, 4);
     prefixes = place(static_cast<size_t>(o.max_prefixes), sizeof(sl_prefix));
     prefix_lengths = place(sequences, 4);
+    prefix_indptr = place(static_cast<size_t>(o.max_prefixes) + 1, 4);
+    level_lengths = place(max_prefix_levels * sequences, 4);
     page_ids = place(static_cast<size_t>(o.max_page_ids), 4);
     mask = place(static_cast<size_t>(o.max_mask_bytes), 1);
   }
@@ -34,12 +36,13 @@ struct layout {
     auto at = [&](size_t offset) { return reinterpret_cast<const int32_t*>(base + offset); };
     return {reinterpret_cast<const plan_header*>(base + header), at(query_indptr), at(kv_lengths), at(page_indptr),
             at(page_ids), at(positions), at(token_sequence), at(token_slot), reinterpret_cast<const uint8_t*>(base + mask),
-            at(mask_indptr), reinterpret_cast<const sl_prefix*>(base + prefixes), at(prefix_lengths)};
+            at(mask_indptr), reinterpret_cast<const sl_prefix*>(base + prefixes), at(prefix_lengths),
+            at(prefix_indptr), at(level_lengths)};
   }
 
   size_t bytes = 0;
   size_t header, query_indptr, kv_lengths, page_indptr, page_ids, positions, token_sequence, token_slot, mask, mask_indptr,
-      prefixes, prefix_lengths;
+      prefixes, prefix_lengths, prefix_indptr, level_lengths;
 };
 
 template <typename T>
@@ -81,6 +84,35 @@ void check_prefixes(const sl_batch_step& step, int32_t page_size, std::vector<sl
       lengths[b] = p.first_key + p.num_keys;
     }
   }
+}
+
+// What the levels cover, and the prefixes' query rows (plan_view). The prefixes are sorted by their first key, so that a
+// sequence meets its own from the first level to the last. One that would be too deep, or would leave a gap after such a
+// one, is left to its sequences.
+void plan_levels(const sl_batch_step& step, const std::vector<sl_prefix>& sorted, const batch_view& v, int32_t* indptr, int32_t* lengths) {
+  const auto sequences = static_cast<size_t>(v.max_sequences);
+  std::fill(lengths, lengths + max_prefix_levels * sequences, 0);
+  int32_t rows = 0, index = 0;
+  for (const sl_prefix& p : sorted) {
+    indptr[index++] = rows;
+    int32_t level = 0;
+    for (int32_t b = p.first_sequence; b < p.first_sequence + p.num_sequences; b++) {
+      int32_t own = max_prefix_levels;
+      while (own > 0 && lengths[static_cast<size_t>(own - 1) * sequences + static_cast<size_t>(b)] == 0) own--;
+      const bool gap = p.first_key != (own == 0 ? 0 : lengths[static_cast<size_t>(own - 1) * sequences + static_cast<size_t>(b)]);
+      level = std::max(level, gap ? max_prefix_levels : own);
+    }
+    if (level == max_prefix_levels) continue;
+    for (int32_t b = p.first_sequence; b < p.first_sequence + p.num_sequences; b++)
+      lengths[static_cast<size_t>(level) * sequences + static_cast<size_t>(b)] = p.first_key + p.num_keys;
+    rows += step.query_indptr[p.first_sequence + p.num_sequences] - step.query_indptr[p.first_sequence];
+  }
+  std::fill(indptr + index, indptr + v.max_prefixes + 1, rows);
+  for (int32_t level = 1; level < max_prefix_levels; level++)
+    for (size_t b = 0; b < sequences; b++) {
+      const size_t at = static_cast<size_t>(level) * sequences + b;
+      lengths[at] = std::max(lengths[at], lengths[at - sequences]);
+    }
 }
 
 }  // namespace
@@ -195,6 +227,7 @@ sl_status sl_batch_update(sl_stream* stream, sl_batch* batch, const sl_batch_ste
     rows(h.page_indptr, step.page_indptr, sequences + 1, v.max_sequences + 1, page_count);
     rows(h.mask_indptr, step.mask_indptr, mask_bytes > 0 ? sequences + 1 : 0, v.max_sequences + 1, mask_bytes);
     rows(h.prefix_lengths, covered.data(), sequences, v.max_sequences, 0);
+    plan_levels(step, sorted, v, writable(h.prefix_indptr), writable(h.level_lengths));
     if (page_count > 0) std::memcpy(writable(h.page_ids), step.page_ids, static_cast<size_t>(page_count) * 4);
     if (step.num_prefixes > 0) std::copy(sorted.begin(), sorted.end(), writable(h.prefixes));
     if (mask_bytes > 0) std::memcpy(writable(h.mask), step.mask, static_cast<size_t>(mask_bytes));

@@ -29,7 +29,7 @@ const op_table& op_table_of_kernels() {
     put<rope_cuda>(t.rope);
     put<kv_append_cuda>(t.kv_append);
     put<paged_attention_cuda>(t.paged_attention);
-    put<paged_attention_cuda>(t.cascade_attention);  // the same result; prefixes are read by each sequence for now
+    put<cascade_attention_cuda>(t.cascade_attention);
     put<merge_states_cuda>(t.merge_states);
     put<gated_activation_cuda>(t.gated_activation);
     put<penalties_cuda>(t.penalties);
@@ -38,7 +38,8 @@ const op_table& op_table_of_kernels() {
     put<log_probs_cuda>(t.log_probs);
     put<copy_pages_cuda>(t.copy_pages);
     t.fused_qkv.workspace = fused_qkv_workspace;
-    t.paged_attention.workspace = t.cascade_attention.workspace = paged_attention_workspace;
+    t.paged_attention.workspace = paged_attention_workspace;
+    t.cascade_attention.workspace = cascade_attention_workspace;
     t.penalties.workspace = penalties_workspace;
     return t;
   }();

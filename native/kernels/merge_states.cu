@@ -11,12 +11,13 @@ namespace sl {
 namespace SL_BACKEND_NS {
 
 struct merge_shape {
-  int S, H, Dv;
+  int S, H, Dv, levels, level_splits, max_sequences;
   long long o_state, o_token, o_head, lse_state, lse_token, lse_head, y_token, y_head, y_lse_token, y_lse_head;
 };
 
 __global__ void __launch_bounds__(64) merge_states_kernel(any_output y, gmem<float> y_lse2, any_input o, gmem<const float> lse2,
                                                           gmem<const float> sinks, gmem<const int> num_tokens,
+                                                          gmem<const int> token_sequence, gmem<const int> level_lengths,
                                                           merge_shape m) {
   const long long t = blockIdx.x;
   const int h = int(blockIdx.y);
@@ -24,16 +25,32 @@ __global__ void __launch_bounds__(64) merge_states_kernel(any_output y, gmem<flo
   const bool padding = num_tokens && t >= num_tokens[0];
   const float sink = sinks && !padding ? sinks[h] * log2_e : SL_NEGATIVE_INFINITY;
 
+  // A bit a level that the token's sequence has a prefix of: the states of the others were not written.
+  unsigned present = 0;
+  if (m.levels > 0 && !padding) {
+    const int sequence = token_sequence[t];
+    for (int l = 0, covered = 0; l < m.levels; l++) {
+      const int length = level_lengths[l * m.max_sequences + sequence];
+      present |= unsigned(length > covered) << l;
+      covered = length;
+    }
+  }
+  const auto lse_of = [&](int s) {
+    const int level = s / m.level_splits;
+    if (level < m.levels && (present >> level & 1) == 0) return SL_NEGATIVE_INFINITY;
+    return lse2[lse_at + s * m.lse_state];
+  };
+
   float max = sink;
-  for (int s = 0; s < m.S; s++) max = fmaxf(max, lse2[lse_at + s * m.lse_state]);
+  for (int s = 0; s < m.S; s++) max = fmaxf(max, lse_of(s));
   float total = 0.0f;
-  for (int s = 0; s < m.S; s++) total += rescale(lse2[lse_at + s * m.lse_state], max);
+  for (int s = 0; s < m.S; s++) total += rescale(lse_of(s), max);
   total += rescale(sink, max);
 
   for (int d = int(threadIdx.x); d < m.Dv; d += int(blockDim.x)) {
     float sum = 0.0f;
     for (int s = 0; s < m.S; s++) {
-      const float weight = rescale(lse2[lse_at + s * m.lse_state], max);
+      const float weight = rescale(lse_of(s), max);
       // An empty state's o is not looked at: it may be NaN.
       if (weight > 0.0f) sum += weight * o.at(s * m.o_state + t * m.o_token + h * m.o_head + d);
     }
@@ -43,16 +60,19 @@ __global__ void __launch_bounds__(64) merge_states_kernel(any_output y, gmem<flo
     y_lse2[t * m.y_lse_token + h * m.y_lse_head] = max == SL_NEGATIVE_INFINITY ? max : max + log2f(total);
 }
 
-void merge_states(stream& s, const view& o, const view& lse2, const view& sinks, const int* num_tokens, const view& y,
-                  const view& y_lse2) {
-  const merge_shape m = {int(o.shape[0]), int(o.shape[2]), int(o.shape[3]), o.stride[0], o.stride[1], o.stride[2],
-                         lse2.stride[0], lse2.stride[1], lse2.stride[2], y.stride[0], y.stride[1], y_lse2.stride[0],
-                         y_lse2.stride[1]};
+void merge_states(stream& s, const view& o, const view& lse2, const view& sinks, const int* num_tokens,
+                  const prefix_states& prefixes, const view& y, const view& y_lse2) {
+  const merge_shape m = {int(o.shape[0]), int(o.shape[2]), int(o.shape[3]), prefixes.levels, prefixes.splits,
+                         prefixes.max_sequences, o.stride[0], o.stride[1], o.stride[2], lse2.stride[0], lse2.stride[1],
+                         lse2.stride[2], y.stride[0], y.stride[1], y_lse2.stride[0], y_lse2.stride[1]};
   launch(native(s), KERNEL(merge_states_kernel), dim3(unsigned(y.shape[0]), unsigned(y.shape[1])), 64, 0, output_of(y),
-         y_lse2.as<float>(), input_of(o), lse2.as<const float>(), sinks.as<const float>(), num_tokens, m);
+         y_lse2.as<float>(), input_of(o), lse2.as<const float>(), sinks.as<const float>(), num_tokens, prefixes.token_sequence,
+         prefixes.level_lengths, m);
 }
 
-void merge_states_cuda(stream& s, const merge_states_args& a) { merge_states(s, a.o, a.lse2, view(), nullptr, a.y, a.y_lse2); }
+void merge_states_cuda(stream& s, const merge_states_args& a) {
+  merge_states(s, a.o, a.lse2, view(), nullptr, prefix_states(), a.y, a.y_lse2);
+}
 
 }  // namespace SL_BACKEND_NS
 }  // namespace sl

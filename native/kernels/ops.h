@@ -17,6 +17,7 @@ void rope_cuda(stream&, const rope_args&);
 void kv_append_cuda(stream&, const kv_append_args&);
 void copy_pages_cuda(stream&, const copy_pages_args&);
 void paged_attention_cuda(stream&, const attention_args&);
+void cascade_attention_cuda(stream&, const attention_args&);
 void merge_states_cuda(stream&, const merge_states_args&);
 void gated_activation_cuda(stream&, const gated_activation_args&);
 void penalties_cuda(stream&, const penalties_args&);
@@ -26,6 +27,7 @@ void log_probs_cuda(stream&, const log_probs_args&);
 
 uint64_t fused_qkv_workspace(const device&, const fused_qkv_args&);
 uint64_t paged_attention_workspace(const device&, const attention_args&);
+uint64_t cascade_attention_workspace(const device&, const attention_args&);
 uint64_t penalties_workspace(const device&, const penalties_args&);
 
 }  // namespace SL_BACKEND_NS

@@ -3,7 +3,8 @@
 // grid (T, Hkv * head tiles, splits)   block 128   shared 32..64 KB
 // A block takes one query token and up to 8 of the query heads that share a KV head, so that each key and value is read
 // once for all of them; a long sequence is split along its keys, and merge_states joins the parts.
-// Decode moves the sequence's keys and values once: bound by memory. A prefill is right, but reads them for each token.
+// Decode moves the sequence's keys and values once: bound by memory. More rows of a sequence are the tiled kernels' work
+// (paged_prefill, tiled_attention): here they are right, but the keys are read for each token.
 // Source: Kwon et al. 2023 (pages), Dao et al. 2023 (split-KV), Ye et al. 2025 (the two-stage copy pipeline on CUDA cores).
 #pragma once
 
@@ -27,6 +28,7 @@ struct attention_params {
   any_output o;                                 // the result, or with splits: [splits,T,H,Dv] f32
   gmem<float> lse2;                             // or null; with splits [splits,T,H]
   gmem<const float> sinks, slopes;              // [H], or null; sinks only where there is one split
+  gmem<const int> first_keys;                   // [B]: where each sequence's own keys begin, or null: at 0
   long long q_token, q_head, o_split, o_token, o_head, lse_split, lse_token, lse_head;
   int D, Dv, group, head_tiles, splits, window;
   float scale, soft_cap;
@@ -58,9 +60,10 @@ __global__ void __launch_bounds__(attention_threads)
     const int mask_start = plan.mask_indptr[sequence];
     if (plan.mask_indptr[sequence + 1] > mask_start)
       mask_row = mask_start + (long long)(token - plan.query_indptr[sequence]) * ((length + 7) / 8);
-    const int chunks = (length + SL_ATTENTION_CHUNK - 1) / SL_ATTENTION_CHUNK;
+    const int own_first = p.first_keys ? int(p.first_keys[sequence]) : 0;
+    const int chunks = (length - own_first + SL_ATTENTION_CHUNK - 1) / SL_ATTENTION_CHUNK;
     const int span = (chunks + p.splits - 1) / p.splits * SL_ATTENTION_CHUNK;
-    first = split * span;
+    first = own_first + split * span;
     last = min(mask_row < 0 && p.causal ? slot + 1 : length, first + span);
     if (p.window > 0) first = max(first, slot - p.window + 1);
   }
@@ -290,7 +293,6 @@ void attend(stream& s, const attention_args& a, attention_params<KV> p, int head
   p.keys = pool_of(a.cache, a.layer, true).as<const KV>(), p.values = pool_of(a.cache, a.layer, false).as<const KV>();
   constexpr int Vec = elements_of_16_bytes<KV>;
   const int dims = std::max(p.D, p.Dv);
-  if (dims > 256) throw error(SL_ERR_UNSUPPORTED, format("attention: head dims up to 256 are built, got %d", dims));
   if (!whole_vectors(a.cache)) return start<KV, 32, 256 / Vec / 32, 1, true>(s, a, p);
   if (dims <= 32) return with_heads<KV, 32 / Vec, 1>(s, a, p, heads);
   if (dims <= 64) return with_heads<KV, 64 / Vec, 1>(s, a, p, heads);

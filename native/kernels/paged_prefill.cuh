@@ -1,0 +1,329 @@
+// paged_prefill: paged attention on tensor cores, for tiles of 64 query rows (prompts, chunks) or 16 (decode of large groups,
+// speculated tokens).
+//   o[r,:] = softmax_j(cap(scale * q[r,:] . k[j,:]) + alibi, masked) . v[j,:]
+// q, o {f16,bf16}, k and v of the same type   D, Dv multiples of 8 up to 256 (64, 128 and 256 are built)
+// grid (tiles, Hkv, splits)   block: 4 warps of 16 rows; or 2 or 4 warps that share 16 rows and part the keys
+// shared: two stages of keys and values: 32 KB for D 64, 64 KB for 128, 96 KB for 256 with the queries
+// A prompt is bound by the tensor cores, few rows on long sequences by memory: each key and value is read once a tile.
+// Rows of shared memory are XOR-swizzled by 16 bytes, so that neither copies nor ldmatrix meet a bank twice.
+// Source: Dao 2023 (FlashAttention-2), Kwon et al. 2023 (pages), Ainslie et al. 2023 (groups).
+#pragma once
+
+#include "attention.h"
+#include "attention_tile.cuh"
+#include "host.cuh"
+
+namespace sl {
+namespace SL_BACKEND_NS {
+
+template <typename T>
+__device__ __forceinline__ uint32_t pack(float low, float high) {
+  const T pair[2] = {from_float<T>(low), from_float<T>(high)};
+  uint32_t r;
+  memcpy(&r, pair, 4);
+  return r;
+}
+
+template <typename T>
+__device__ __forceinline__ gmem<const T> typed(const any_input& x);
+template <>
+__device__ __forceinline__ gmem<const half> typed<half>(const any_input& x) { return x.f16; }
+template <>
+__device__ __forceinline__ gmem<const __nv_bfloat16> typed<__nv_bfloat16>(const any_input& x) { return x.bf16; }
+
+template <typename T> constexpr uint32_t exponent_bits = 0x7c00u;
+template <> constexpr uint32_t exponent_bits<__nv_bfloat16> = 0x7f80u;
+
+// Which of the two elements of a word are infinite or NaN: their bits set.
+template <typename T>
+__device__ __forceinline__ uint32_t not_finite(uint32_t pair) {
+  constexpr uint32_t bits = exponent_bits<T>;
+  return ((pair & bits) == bits ? 0xffffu : 0u) | ((pair >> 16 & bits) == bits ? 0xffff0000u : 0u);
+}
+
+// DC: what D and Dv are padded to. Rows 16 * WarpsM; each of WarpsN warps takes its part of every tile of Kt keys.
+template <typename T, int DC_, int WarpsM_, int WarpsN_, int Kt_>
+struct prefill_shape {
+  static constexpr int DC = DC_, WarpsM = WarpsM_, WarpsN = WarpsN_, Kt = Kt_;
+  static constexpr int Rows = 16 * WarpsM, Threads = 32 * WarpsM * WarpsN, Keys = Kt / WarpsN;
+  static constexpr bool holds_q = DC <= 128;  // in registers; else its place in shared memory is its own
+  static constexpr int stage = 2 * Kt * DC, staging = 2 * stage + (holds_q ? 0 : Rows * DC);  // elements
+  static constexpr int merged = WarpsN * Rows * (DC + 8);                                     // floats
+  static constexpr size_t shared = staging * sizeof(T) > merged * 4 ? staging * sizeof(T) : merged * 4;
+  static_assert(Keys % 16 == 0 && Threads >= Kt && Rows <= 2 * Kt, "");
+};
+
+template <typename T, typename S>
+__global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p, device_plan plan, page_shape shape) {
+  constexpr int DC = S::DC, Kt = S::Kt, Chunks = DC / 8, NK = S::Keys / 8;
+  DYN_SHARED(T, staging);  // [2 stages][keys, values][Kt][DC], and the queries' [Rows][DC]
+  SHARED_ARRAY(long long, key_rows, 4 * Kt);  // of the tiles n & 3: the pools' rows, -1 for none
+  SHARED_ARRAY(float, states, S::WarpsN * S::Rows * 2);
+  early_exit_allowed();  // whole blocks
+  query_tile tile;
+  if (!find_tile<S::Rows>(tile, p, plan)) return;
+
+  const int thread = int(threadIdx.x), lane = thread & 31, warp = thread / 32;
+  const int warp_row = warp % S::WarpsM * 16, warp_key = warp / S::WarpsM * S::Keys, kv_head = int(blockIdx.y);
+  const tile_keys range = keys_of(tile, p, plan);
+  const int base = range.first / Kt * Kt, tiles = range.first < range.last ? (range.last - base + Kt - 1) / Kt : 0;
+  const auto chunk_at = [](int row, int chunk) { return row * DC + ((chunk ^ (row & 7)) * 8); };
+
+  // --- copies: rows of the pools two tiles ahead, their contents one tile ahead --------------------------------------
+  const auto find_row = [&](int n) -> long long {
+    const int key = base + n * Kt + thread;
+    if (key < range.first || key >= range.last) return -1;
+    return page_row(shape, plan.page_ids[tile.page_row + (key >> shape.page_shift)], kv_head, key);
+  };
+  const gmem<const T> key_pool = view_as<const T>(p.keys), value_pool = view_as<const T>(p.values);
+  const int key_chunks = (p.D + 15) / 16 * 2, value_chunks = (p.Dv + 15) / 16 * 2;  // with the zeros that fill a step of 16
+  const auto copy = [&](int n) {
+    const smem<T> to = staging + (n & 1) * S::stage;
+#pragma unroll
+    for (int i = thread; i < Kt * Chunks; i += S::Threads) {
+      const int row = i / Chunks, chunk = i % Chunks;
+      const long long from = key_rows[(n & 3) * Kt + row];
+      // What no row may see is zero and not what lies there: zero times NaN would be NaN.
+      if (chunk < key_chunks)
+        cp_async_16_or_zero<T>(to + chunk_at(row, chunk), key_pool + (from < 0 ? 0 : from * p.D + chunk * 8),
+                               from >= 0 && chunk * 8 < p.D);
+      if (chunk < value_chunks)
+        cp_async_16_or_zero<T>(to + (Kt * DC + chunk_at(row, chunk)), value_pool + (from < 0 ? 0 : from * p.Dv + chunk * 8),
+                               from >= 0 && chunk * 8 < p.Dv);
+    }
+  };
+
+  // --- the queries, through shared memory into fragments -------------------------------------------------------------
+  const smem<T> q_rows = staging + (S::holds_q ? S::stage : 2 * S::stage);  // over the second stage, which is filled later
+  const gmem<const T> q = typed<T>(p.q);
+  uint32_t held_q[S::holds_q ? DC / 16 : 1][4];
+  if (tiles > 0) {
+    if (thread < Kt) key_rows[thread] = find_row(0), key_rows[Kt + thread] = find_row(1);
+#pragma unroll 4
+    for (int i = thread; i < S::Rows * Chunks; i += S::Threads) {
+      const int row = i / Chunks, chunk = i % Chunks;
+      uint4 raw = {0, 0, 0, 0};
+      if (row < tile.rows && chunk * 8 < p.D) {
+        const row_place at = place_of(tile, p, kv_head, row);
+        const gmem<const T> from = q + (at.token * p.q_token + at.head * p.q_head + chunk * 8);
+        if (p.q_vectors) {
+          raw = view_as<uint4>(from)[0];
+        } else {
+          T each[8];
+          for (int e = 0; e < 8; e++) each[e] = from[e];
+          memcpy(&raw, each, 16);
+        }
+      }
+      view_as<uint4>(q_rows + chunk_at(row, chunk))[0] = raw;
+    }
+    __syncthreads();
+    copy(0);
+    cp_async_commit();
+  }
+  const auto load_q = [&](uint32_t (&a)[4], int step) {
+    ldmatrix_x4<T>(a, q_rows + chunk_at(warp_row + lane % 16, step * 2 + lane / 16));
+  };
+  if constexpr (S::holds_q) {
+    if (tiles > 0) {
+#pragma unroll
+      for (int step = 0; step < DC / 16; step++)
+        if (step * 16 < p.D) load_q(held_q[step], step);
+    }
+  }
+
+  // --- this thread's two rows of the fragments: lane / 4 and that plus 8 ---------------------------------------------
+  seen_keys seen[2];
+  float slope[2], offset[2];  // ALiBi: slope * key - offset
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    const int row = warp_row + lane / 4 + 8 * i;
+    const row_place at = place_of(tile, p, kv_head, min(row, tile.rows - 1));
+    seen[i] = seen_by(p, plan, at.token);
+    seen[i].first = max(seen[i].first, range.first), seen[i].last = row < tile.rows ? min(seen[i].last, range.last) : 0;
+    slope[i] = p.slopes && tiles > 0 ? p.slopes[at.head] * log2_e : 0.0f;
+    offset[i] = p.slopes && tiles > 0 ? float(plan.positions[at.token]) : 0.0f;
+  }
+  float max[2] = {SL_NEGATIVE_INFINITY, SL_NEGATIVE_INFINITY}, sum[2] = {}, acc[DC / 8][4] = {};
+
+  for (int n = 0; n < tiles; n++) {
+    cp_async_wait<0>();
+    __syncthreads();  // this tile is there, and everyone has done with the stage that is filled next
+    if (n + 1 < tiles) copy(n + 1);
+    cp_async_commit();
+    const long long next_row = n + 2 < tiles && thread < Kt ? find_row(n + 2) : -1;
+
+    const smem<T> keys = staging + (n & 1) * S::stage, values = keys + Kt * DC;
+    const int first = base + n * Kt;
+    const bool edge = first < range.all_first || first + Kt > range.all_last;
+
+    float score[NK][4] = {};
+#pragma unroll
+    for (int step = 0; step < DC / 16; step++) {
+      if (step * 16 < p.D) {
+        uint32_t a[4];
+        if constexpr (!S::holds_q) load_q(a, step);
+#pragma unroll
+        for (int j = 0; j < NK; j += 2) {
+          uint32_t b[4];
+          ldmatrix_x4<T>(b, keys + chunk_at(warp_key + j * 8 + lane % 8 + lane / 16 * 8, step * 2 + lane / 8 % 2));
+          const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
+          if constexpr (S::holds_q) {
+            mma_m16n8k16<T>(score[j], held_q[step], low);
+            mma_m16n8k16<T>(score[j + 1], held_q[step], high);
+          } else {
+            mma_m16n8k16<T>(score[j], a, low);
+            mma_m16n8k16<T>(score[j + 1], a, high);
+          }
+        }
+      }
+    }
+
+    const int own = first + warp_key + lane % 4 * 2;  // the key of score[0][0]
+#pragma unroll
+    for (int j = 0; j < NK; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        score[j][e] = score_of(score[j][e], p);
+        if (p.slopes) score[j][e] += slope[e / 2] * (float(own + j * 8 + e % 2) - offset[e / 2]);
+        if (edge && !sees(seen[e / 2], plan, own + j * 8 + e % 2)) score[j][e] = SL_NEGATIVE_INFINITY;
+      }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      float top = max[i];
+#pragma unroll
+      for (int j = 0; j < NK; j++) top = fmaxf(top, fmaxf(score[j][2 * i], score[j][2 * i + 1]));
+      top = fmaxf(top, __shfl_xor_sync(all_lanes, top, 1));
+      top = fmaxf(top, __shfl_xor_sync(all_lanes, top, 2));
+      const float keep = rescale(max[i], top), from = top == SL_NEGATIVE_INFINITY ? 0.0f : top;
+      max[i] = top, sum[i] *= keep;
+#pragma unroll
+      for (int d = 0; d < DC / 8; d++) acc[d][2 * i] *= keep, acc[d][2 * i + 1] *= keep;
+#pragma unroll
+      for (int j = 0; j < NK; j++) {
+        score[j][2 * i] = ex2(score[j][2 * i] - from), score[j][2 * i + 1] = ex2(score[j][2 * i + 1] - from);
+        sum[i] += score[j][2 * i] + score[j][2 * i + 1];
+      }
+    }
+
+    // A value that is infinite or NaN belongs to the rows that see it, and zero times it would reach the others too: it
+    // is added where it is seen, and zero for the product. Where all rows see all keys there are no others.
+    if (edge) {
+      const auto value_words = [&](auto f) {
+        for (int i = thread; i < Kt * Chunks; i += S::Threads)
+          if (i % Chunks < value_chunks) f(view_as<uint4>(values + chunk_at(i / Chunks, i % Chunks)));
+      };
+      bool found = false;
+      value_words([&](smem<uint4> at) {
+        const uint4 v = at[0];
+        found = found || (not_finite<T>(v.x) | not_finite<T>(v.y) | not_finite<T>(v.z) | not_finite<T>(v.w)) != 0;
+      });
+      if (__syncthreads_or(found)) {
+#pragma unroll 1
+        for (int j = 0; j < S::Keys; j++) {
+          const bool yes[2] = {sees(seen[0], plan, first + warp_key + j), sees(seen[1], plan, first + warp_key + j)};
+#pragma unroll
+          for (int d = 0; d < DC / 8; d++) {
+            if (d < value_chunks) {
+              const uint32_t pair = view_as<uint32_t>(values + (chunk_at(warp_key + j, d) + lane % 4 * 2))[0];
+              const uint32_t odd = not_finite<T>(pair) & pair;
+              T each[2];
+              memcpy(each, &odd, 4);
+#pragma unroll
+              for (int e = 0; e < 4; e++)
+                if (yes[e / 2]) acc[d][e] += to_float(each[e % 2]);
+            }
+          }
+        }
+        __syncthreads();
+        value_words([&](smem<uint4> at) {
+          uint4 v = at[0];
+          v.x &= ~not_finite<T>(v.x), v.y &= ~not_finite<T>(v.y), v.z &= ~not_finite<T>(v.z), v.w &= ~not_finite<T>(v.w);
+          at[0] = v;
+        });
+        __syncthreads();
+      }
+    }
+
+#pragma unroll
+    for (int j = 0; j < NK; j += 2) {
+      const uint32_t a[4] = {pack<T>(score[j][0], score[j][1]), pack<T>(score[j][2], score[j][3]),
+                             pack<T>(score[j + 1][0], score[j + 1][1]), pack<T>(score[j + 1][2], score[j + 1][3])};
+#pragma unroll
+      for (int d = 0; d < DC / 8; d += 2) {
+        if (d < value_chunks) {
+          uint32_t b[4];
+          ldmatrix_x4_transposed<T>(b, values + chunk_at(warp_key + j * 8 + lane % 16, d + lane / 16));
+          const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
+          mma_m16n8k16<T>(acc[d], a, low);
+          mma_m16n8k16<T>(acc[d + 1], a, high);
+        }
+      }
+    }
+    if (thread < Kt) key_rows[((n + 2) & 3) * Kt + thread] = next_row;
+  }
+
+  // --- the result, through shared memory: the warps that parted the keys meet, and stores are whole -------------------
+  constexpr int width = DC + 8;
+  const smem<float> merged = view_as<float>(staging);  // [WarpsN][Rows][width], over the staging
+  __syncthreads();
+  const int own_row = warp / S::WarpsM * S::Rows + warp_row + lane / 4;
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    sum[i] = sum[i] + __shfl_xor_sync(all_lanes, sum[i], 1);
+    sum[i] = sum[i] + __shfl_xor_sync(all_lanes, sum[i], 2);
+    if (lane % 4 == 0) {
+      states[(own_row + 8 * i) * 2] = max[i];
+      states[(own_row + 8 * i) * 2 + 1] = sum[i];
+    }
+#pragma unroll
+    for (int d = 0; d < DC / 8; d++) {
+      const float2 pair = {acc[d][2 * i], acc[d][2 * i + 1]};
+      view_as<float2>(merged + ((own_row + 8 * i) * width + d * 8 + lane % 4 * 2))[0] = pair;
+    }
+  }
+  __syncthreads();
+  for (int i = thread; i < tile.rows * (DC / 4); i += S::Threads) {
+    const int row = i / (DC / 4), d = i % (DC / 4) * 4;
+    if (d >= p.Dv) continue;
+    softmax_state all = empty_softmax();
+    float v[4] = {};
+#pragma unroll
+    for (int w = 0; w < S::WarpsN; w++) {
+      const int at = w * S::Rows + row;
+      float keep, add;
+      all = merge(all, {states[at * 2], states[at * 2 + 1]}, keep, add);
+      const float4 part = view_as<float4>(merged + (at * width + d))[0];
+      v[0] = v[0] * keep + part.x * add, v[1] = v[1] * keep + part.y * add;
+      v[2] = v[2] * keep + part.z * add, v[3] = v[3] * keep + part.w * add;
+    }
+    const row_place at = place_of(tile, p, kv_head, row);
+    const float factor = finish_row(p, plan, tile, at, all, d == 0);
+#pragma unroll
+    for (int e = 0; e < 4; e++) v[e] *= factor;
+    put_4(p, tile.state * p.o_state + at.token * p.o_token + at.head * p.o_head + d, v, p.Dv - d);
+  }
+}
+
+template <typename T, typename S>
+void start_prefill(stream& s, const tile_params& p, const device_plan& plan, page_shape shape, dim3 grid) {
+  launch(native(s), KERNEL(paged_prefill_kernel<T, S>), grid, S::Threads, S::shared, p, plan, shape);
+}
+
+template <typename T>
+void prefill(stream& s, const tile_params& p, const device_plan& plan, page_shape shape, dim3 grid, int rows) {
+  const int dims = p.D > p.Dv ? p.D : p.Dv;
+  if (rows == 16) {
+    if (dims <= 64) return start_prefill<T, prefill_shape<T, 64, 1, 4, 64>>(s, p, plan, shape, grid);
+    if (dims <= 128) return start_prefill<T, prefill_shape<T, 128, 1, 4, 64>>(s, p, plan, shape, grid);
+    return start_prefill<T, prefill_shape<T, 256, 1, 2, 32>>(s, p, plan, shape, grid);
+  }
+  if (dims <= 64) return start_prefill<T, prefill_shape<T, 64, 4, 1, 64>>(s, p, plan, shape, grid);
+  if (dims <= 128) return start_prefill<T, prefill_shape<T, 128, 4, 1, 64>>(s, p, plan, shape, grid);
+  start_prefill<T, prefill_shape<T, 256, 4, 1, 32>>(s, p, plan, shape, grid);
+}
+
+extern template void prefill<half>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
+extern template void prefill<__nv_bfloat16>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

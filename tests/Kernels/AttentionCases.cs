@@ -3,7 +3,7 @@ using Sluice.Interop;
 namespace Sluice.Kernels;
 
 /// <summary>Cases on the paged KV cache: append, fused QKV, attention, cascade.</summary>
-public static class AttentionCases
+public static partial class AttentionCases
 {
     /// <summary>A ragged step: pages permuted over the pool, some pages unused.</summary>
     private sealed record Shape(string Name, int[] Queries, int[] Lengths, int H = 4, int Hkv = 2, int D = 64, int Page = 16)

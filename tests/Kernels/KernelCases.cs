@@ -23,7 +23,13 @@ public static class KernelCases
     }
 
     private static IEnumerable<OpCase> Everything() =>
-        [.. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(), .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.CappedWindows(), .. AttentionCases.QuantisedCaches(), .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.WholeRowNorms(), .. States(), .. Sampling()];
+    [
+        .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(),
+        .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.Tiles(), .. AttentionCases.Cascades(),
+        .. AttentionCases.CappedWindows(), .. AttentionCases.QuantisedCaches(),
+        .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.WholeRowNorms(),
+        .. States(), .. Sampling(),
+    ];
 
     private static IEnumerable<OpCase> Norms()
     {

@@ -237,6 +237,7 @@ class device {
   virtual bool supports_kv(sl_dtype dtype) const = 0;
   virtual void info(sl_device_info& info) const = 0;  // fills all but size
   virtual void counters(sl_counters& counters) const = 0;
+  virtual std::vector<sl_kernel_counters> kernel_counters() const { return {}; }  // sizes unset
   virtual void reset_counters() = 0;
 };
 

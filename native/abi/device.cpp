@@ -90,6 +90,18 @@ sl_status sl_device_get_counters(sl_device* device, sl_counters* counters) {
   });
 }
 
+sl_status sl_device_get_kernel_counters(sl_device* device, int32_t index, sl_kernel_counters* counters) {
+  return guard("sl_device_get_kernel_counters", [&] {
+    const sl_kernel_counters given = checked_struct(static_cast<const sl_kernel_counters*>(counters), "counters");
+    if (index < 0) fail(SL_ERR_ARGUMENT, "index is %d, expected 0 or more", index);
+    const std::vector<sl_kernel_counters> all = checked(device, "device").impl->kernel_counters();
+    sl_kernel_counters full{};
+    if (size_t(index) < all.size()) full = all[size_t(index)];
+    full.size = given.size;
+    std::memcpy(counters, &full, full.size);
+  });
+}
+
 sl_status sl_device_reset_counters(sl_device* device) {
   return guard("sl_device_reset_counters", [&] { checked(device, "device").impl->reset_counters(); });
 }

@@ -80,6 +80,7 @@ cuda_device::cuda_device(const sl_device_options& o) : ordinal_(o.ordinal), opti
   }
   driver().set_current(before);
   open_devices++;
+  reset_platform_counters(&options_);  // another device may have stood at this address
 }
 
 cuda_device::~cuda_device() {
@@ -119,13 +120,15 @@ void cuda_device::info(sl_device_info& i) const {
 
 void cuda_device::counters(sl_counters& c) const {
   c.launches = launches.load();
-  add_counters(c);
+  add_counters(&options_, c);
 }
 
 void cuda_device::reset_counters() {
   launches = 0;
-  reset_platform_counters();
+  reset_platform_counters(&options_);
 }
+
+std::vector<sl_kernel_counters> cuda_device::kernel_counters() const { return platform_kernel_counters(&options_); }
 
 }  // namespace SL_BACKEND_NS
 }  // namespace sl

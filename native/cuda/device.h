@@ -21,6 +21,7 @@ class cuda_device final : public device {
   bool supports_kv(sl_dtype dtype) const override;
   void info(sl_device_info& info) const override;
   void counters(sl_counters& counters) const override;
+  std::vector<sl_kernel_counters> kernel_counters() const override;
   void reset_counters() override;
 
   CUcontext context() const { return context_; }

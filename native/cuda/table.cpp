@@ -1,6 +1,7 @@
 // The op table: each op's launcher, within the device's context.
 #include "device.h"
 #include "ops.h"
+#include "platform.h"
 
 namespace sl {
 namespace SL_BACKEND_NS {
@@ -10,6 +11,7 @@ template <auto Launcher, typename Args>
 void put(op<Args>& o) {
   o.run = [](stream& s, const Args& a) {
     context_scope scope(static_cast<const cuda_device&>(*s.owner));
+    if constexpr (std::is_same_v<Args, attention_args>) count_kv_reads(a.cache);
     Launcher(s, a);
   };
 }

@@ -177,6 +177,19 @@ typedef struct sl_counters {
   uint64_t kv_bytes_read;                 /* of KV pages, by attention */
 } sl_counters;
 
+/* The same of one kernel, all its instantiations together. */
+typedef struct sl_kernel_counters {
+  uint32_t size;
+  uint32_t reserved;
+  uint64_t launches;
+  uint64_t bytes_read, bytes_written;
+  uint64_t sectors_read, sectors_written;
+  uint64_t bank_conflicts;
+  uint64_t mma;
+  uint64_t kv_bytes_read;
+  char name[64]; /* UTF-8 */
+} sl_kernel_counters;
+
 /* How many devices the backend has here; 0 where it is not built or there is no driver (sl_last_error then tells which). */
 SL_API int32_t sl_device_count(sl_backend backend);
 
@@ -191,6 +204,10 @@ SL_API sl_status sl_device_get_info(sl_device* device, sl_device_info* info);
 /* Set counters->size first. Synchronise the streams whose work is to be counted first. Any thread. */
 SL_API sl_status sl_device_get_counters(sl_device* device, sl_counters* counters);
 SL_API sl_status sl_device_reset_counters(sl_device* device);
+
+/* The kernels that ran since the last reset, by index from 0 in the order of their names (simt; the other backends count
+   none). Past the last one the name is empty. Set counters->size first. Any thread.   SL_ERR_ARGUMENT. */
+SL_API sl_status sl_device_get_kernel_counters(sl_device* device, int32_t index, sl_kernel_counters* counters);
 
 /* - stream: an ordered queue and its workspace. reference and cpu run at the call. --------------------------------- */
 

@@ -233,6 +233,23 @@ internal unsafe struct sl_counters
     public ulong kv_bytes_read;
 }
 
+/// <summary>The same of one kernel, all its instantiations together.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal unsafe struct sl_kernel_counters
+{
+    public uint size;
+    public uint reserved;
+    public ulong launches;
+    public ulong bytes_read;
+    public ulong bytes_written;
+    public ulong sectors_read;
+    public ulong sectors_written;
+    public ulong bank_conflicts;
+    public ulong mma;
+    public ulong kv_bytes_read;
+    public fixed byte name[64];
+}
+
 /// <summary>A view of a buffer (bounds are checked at each use), or of imported memory (buffer null; pointer is memory of the
 /// stream's device: a CUdeviceptr for cuda, an address for the others). The last dimension's stride is 1. Strides of
 /// dimensions of extent 1 are not looked at.</summary>
@@ -491,6 +508,11 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library)]
     internal static partial Status sl_device_reset_counters(sl_device* device);
 
+    /// <summary>The kernels that ran since the last reset, by index from 0 in the order of their names (simt; the other backends count
+    /// none). Past the last one the name is empty. Set counters-&gt;size first. Any thread.   SL_ERR_ARGUMENT.</summary>
+    [LibraryImport(Library)]
+    internal static partial Status sl_device_get_kernel_counters(sl_device* device, int index, sl_kernel_counters* counters);
+
     /// <summary>native_stream: a CUstream to work on (cuda; it stays the caller's), or null for a stream of its own.
     /// SL_ERR_ARGUMENT, SL_ERR_UNSUPPORTED, SL_ERR_DEVICE_LOST.</summary>
     [LibraryImport(Library)]
@@ -730,6 +752,7 @@ internal static unsafe partial class NativeMethods
         "sl_device_get_info",
         "sl_device_get_counters",
         "sl_device_reset_counters",
+        "sl_device_get_kernel_counters",
         "sl_stream_create",
         "sl_stream_release",
         "sl_stream_synchronize",
@@ -848,6 +871,24 @@ internal static unsafe partial class NativeMethods
             text.Append(" bank_conflicts:").Append((byte*)&s.bank_conflicts - at);
             text.Append(" mma:").Append((byte*)&s.mma - at);
             text.Append(" kv_bytes_read:").Append((byte*)&s.kv_bytes_read - at);
+            text.Append('\n');
+        }
+
+        {
+            sl_kernel_counters s = default;
+            byte* at = (byte*)&s;
+            text.Append("sl_kernel_counters ").Append(sizeof(sl_kernel_counters));
+            text.Append(" size:").Append((byte*)&s.size - at);
+            text.Append(" reserved:").Append((byte*)&s.reserved - at);
+            text.Append(" launches:").Append((byte*)&s.launches - at);
+            text.Append(" bytes_read:").Append((byte*)&s.bytes_read - at);
+            text.Append(" bytes_written:").Append((byte*)&s.bytes_written - at);
+            text.Append(" sectors_read:").Append((byte*)&s.sectors_read - at);
+            text.Append(" sectors_written:").Append((byte*)&s.sectors_written - at);
+            text.Append(" bank_conflicts:").Append((byte*)&s.bank_conflicts - at);
+            text.Append(" mma:").Append((byte*)&s.mma - at);
+            text.Append(" kv_bytes_read:").Append((byte*)&s.kv_bytes_read - at);
+            text.Append(" name:").Append((byte*)s.name - at);
             text.Append('\n');
         }
 

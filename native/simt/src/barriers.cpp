@@ -115,7 +115,7 @@ void meet(const char* operation, int kind, unsigned mask, void* slot, warp_funct
     wait_for_others();
     return;
   }
-  flush_log(w, mask);
+  flush_log(w, mask | w->done);  // what lanes that have ended did before belongs to what the others did
   if (work) work(mask, r->slots);
   close(w, r);
   for (unsigned m = mask & ~me->bit(); m; m &= m - 1) w->lanes[__builtin_ctz(m)].is = state::ready;

@@ -47,17 +47,29 @@ options& settings() {
 
 namespace {
 
-struct role { uint64_t seed = 0; int multiprocessors = 0; };
+struct role {
+  uint64_t seed = 0;
+  int multiprocessors = 0;
+  const void* owner = nullptr;
+  watched_range watching[2] = {};
+};
 thread_local role played;
+watched_range watching_now[2];  // of the launch that is running
 
 role current_role() {
-  return played.multiprocessors > 0 ? played : role{settings().seed, settings().multiprocessors};
+  return played.multiprocessors > 0 ? played : role{settings().seed, settings().multiprocessors, nullptr, {}};
+}
+
+std::map<const void*, std::map<std::string, counters>>& accounts() {
+  static std::map<const void*, std::map<std::string, counters>> all;
+  return all;
 }
 
 // A launch runs later, on whatever thread waits for it, as what it was launched as.
 struct role_scope {
-  explicit role_scope(const role& r) : before{settings().seed, settings().multiprocessors} {
+  explicit role_scope(const role& r) : before{settings().seed, settings().multiprocessors, nullptr, {}} {
     settings().seed = r.seed, settings().multiprocessors = r.multiprocessors;
+    watching_now[0] = r.watching[0], watching_now[1] = r.watching[1];
   }
   ~role_scope() { settings().seed = before.seed, settings().multiprocessors = before.multiprocessors; }
   role before;
@@ -65,7 +77,36 @@ struct role_scope {
 
 }  // namespace
 
-void play_as(uint64_t seed, int multiprocessors) { played = {seed, multiprocessors}; }
+void play_as(uint64_t seed, int multiprocessors, const void* owner) { played = {seed, multiprocessors, owner, {}}; }
+void watch_reads(watched_range first, watched_range second) { played.watching[0] = first, played.watching[1] = second; }
+
+bool watched(const void* p) {
+  for (const watched_range& w : watching_now)
+    if (w.bytes && size_t(static_cast<const char*>(p) - static_cast<const char*>(w.low)) < w.bytes) return true;
+  return false;
+}
+
+counters& counters::operator+=(const counters& o) {
+  launches += o.launches, bytes_read += o.bytes_read, bytes_written += o.bytes_written;
+  sectors_read += o.sectors_read, sectors_written += o.sectors_written, bank_conflicts += o.bank_conflicts;
+  mma += o.mma, kv_bytes_read += o.kv_bytes_read;
+  return *this;
+}
+
+counters counters::operator-(const counters& o) const {
+  return {launches - o.launches, bytes_read - o.bytes_read, bytes_written - o.bytes_written, sectors_read - o.sectors_read,
+          sectors_written - o.sectors_written, bank_conflicts - o.bank_conflicts, mma - o.mma, kv_bytes_read - o.kv_bytes_read};
+}
+
+std::map<std::string, counters> account_of(const void* owner) {
+  std::lock_guard guard(lock());
+  return accounts()[owner];
+}
+
+void reset_account(const void* owner) {
+  std::lock_guard guard(lock());
+  accounts().erase(owner);
+}
 
 counters& count() {
   static counters c;
@@ -241,7 +282,9 @@ cudaError_t launch_kernel(const char* name, const void* function, dim3 grid, dim
   if (shared > shared_limit(function)) return report(cudaErrorInvalidValue);
   return enqueue(stream, [call = kernel_call{name, function, grid, block, shared, std::move(body)}, as = current_role()] {
     const role_scope scope(as);
+    const counters before = count();
     const std::string failure = run_kernel(call);
+    accounts()[as.owner][call.name.substr(0, call.name.find('<'))] += count() - before;
     if (failure.empty()) return cudaSuccess;
     set_failed(cudaErrorLaunchFailure, failure);
     return cudaErrorLaunchFailure;

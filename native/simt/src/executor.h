@@ -28,10 +28,12 @@ struct copy {  // one cp.async in flight
   unsigned bytes, fill, group;
 };
 
+enum class access_kind : uint8_t { global_read, global_write, shared, shared_atomic };
+
 struct access {  // for sectors and bank conflicts
-  uintptr_t address;
-  uint8_t bytes;
-  uint8_t kind;  // 0 global read, 1 global write, 2 shared
+  uint64_t address : 48, bytes : 8;
+  access_kind kind : 8;
+  const void* site;  // where in the kernel's code
 };
 
 struct lane : thread_context {
@@ -151,7 +153,12 @@ void start_shared(block*, size_t dynamic_bytes);
 void sync_shared(block*);             // a barrier opened
 void tick(block*);
 void flush_log(warp*, unsigned lanes);
-void log_access(const void* p, size_t bytes, uint8_t kind);
+void log_access(const void* p, size_t bytes, access_kind, const void* site);
+bool watched(const void* p);          // by the launch that is running
+// The checks of views.h, for accesses that another instruction makes.
+void touch_global(const void* p, size_t bytes, const char* low, const char* high, bool write, const void* site);
+void touch_shared_read(const void* p, size_t bytes, const char* low, const char* high, const void* site);
+void touch_shared_write(void* p, const void* value, size_t bytes, const char* low, const char* high, const void* site);
 using warp_function = void (*)(unsigned mask, void* const* slots);
 void meet(const char* operation, int kind, unsigned mask, void* slot, warp_function, const char* file, int line);
 

@@ -40,7 +40,7 @@ uint64_t update(atomic_op op, void* p, uint64_t value, uint64_t compare) {
 
 }  // namespace
 
-void check_global(const void* p, size_t bytes, const char* low, const char* high, bool write) {
+void touch_global(const void* p, size_t bytes, const char* low, const char* high, bool write, const void* site) {
   const char* at = static_cast<const char*>(p);
   if (at < low || at + bytes > high) {
     const std::string verb = write ? " writes " : " reads ";
@@ -53,13 +53,19 @@ void check_global(const void* p, size_t bytes, const char* low, const char* high
          " of global memory at byte " + std::to_string(at - low));
   (write ? count().bytes_written : count().bytes_read) += bytes;
   if (write) advanced();
-  if (settings().count_accesses) log_access(p, bytes, write);
+  else if (watched(p)) count().kv_bytes_read += bytes;
+  if (settings().count_accesses) log_access(p, bytes, write ? access_kind::global_write : access_kind::global_read, site);
+}
+
+void check_global(const void* p, size_t bytes, const char* low, const char* high, bool write) {
+  touch_global(p, bytes, low, high, write, __builtin_return_address(0));
 }
 
 void async_copy(void* to, const char* to_low, const char* to_high, const void* from, const char* from_low,
                 const char* from_high, unsigned bytes, unsigned fill) {
-  check_shared_write(to, nullptr, bytes + fill, to_low, to_high);
-  if (bytes) check_global(from, bytes, from_low, from_high, false);
+  const void* site = __builtin_return_address(0);
+  touch_shared_write(to, nullptr, bytes + fill, to_low, to_high, site);
+  if (bytes) touch_global(from, bytes, from_low, from_high, false, site);
   std::memset(to, 0xff, bytes + fill);
   mark_pending(static_cast<char*>(to), bytes + fill);
   lane* me = self();
@@ -87,8 +93,13 @@ uint64_t atomic(space s, atomic_op op, atomic_type type, void* p, uint64_t value
   const size_t bytes = type == atomic_type::u64 || type == atomic_type::f64 ? 8 : 4;
   // Others may come first; a seed decides how often, so that a lock is contended.
   if ((next_random() & 3) == 0) yield_lane();
-  if (s == space::shared) check_shared_atomic(p, bytes, low, high);
-  else check_global(p, bytes, low, high, true);
+  const void* site = __builtin_return_address(0);
+  if (s == space::shared) {
+    check_shared_atomic(p, bytes, low, high);
+    if (settings().count_accesses) log_access(p, bytes, access_kind::shared_atomic, site);
+  } else {
+    touch_global(p, bytes, low, high, true, site);
+  }
   tsan_acquire(p);
   const uint64_t progress = run.progress;
   if (s == space::global) run.progress = progress - 1;  // the check counted a write; only a change is progress

@@ -64,7 +64,7 @@ void load_matrix(uint32_t* out, int n, bool transposed, const void* row, const c
   s.count = n, s.transposed = transposed;
   // Lane l owns row l % 8 of matrix l / 8; the addresses of the lanes beyond 8 * n are not looked at.
   if (int(self()->number()) < 8 * n) {
-    check_shared_read(row, 16, low, high);
+    touch_shared_read(row, 16, low, high, __builtin_return_address(0));
     tsan_read(row, 16);
     std::memcpy(s.row, row, 16);
   }

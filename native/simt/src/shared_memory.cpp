@@ -136,12 +136,19 @@ shared_span dynamic_shared(const char* name) {
   return shared_array(&key, name, self()->blk->dynamic_bytes);
 }
 
-void check_shared_read(const void* where_at, size_t bytes, const char* low, const char* high) {
+void check_shared_read(const void* p, size_t bytes, const char* low, const char* high) {
+  touch_shared_read(p, bytes, low, high, __builtin_return_address(0));
+}
+void check_shared_write(void* p, const void* value, size_t bytes, const char* low, const char* high) {
+  touch_shared_write(p, value, bytes, low, high, __builtin_return_address(0));
+}
+
+void touch_shared_read(const void* where_at, size_t bytes, const char* low, const char* high, const void* site) {
   const char* p = static_cast<const char*>(where_at);
   check_bounds(p, bytes, low, high, "reads");
   lane* me = self();
   block* b = me->blk;
-  if (settings().count_accesses) log_access(p, bytes, 2);
+  if (settings().count_accesses) log_access(p, bytes, access_kind::shared, site);
   const bool races = settings().check_races && bytes > 1;
   const auto [first, last] = cells_at(b, p, bytes);
   for (shadow_cell* c = first; c <= last; c++) {
@@ -165,12 +172,13 @@ void check_shared_read(const void* where_at, size_t bytes, const char* low, cons
   }
 }
 
-void check_shared_write(void* where_at, const void* value, size_t bytes, const char* low, const char* high) {
+void touch_shared_write(void* where_at, const void* value, size_t bytes, const char* low, const char* high,
+                        const void* site) {
   char* p = static_cast<char*>(where_at);
   check_bounds(p, bytes, low, high, "writes");
   lane* me = self();
   block* b = me->blk;
-  if (settings().count_accesses) log_access(p, bytes, 2);
+  if (settings().count_accesses) log_access(p, bytes, access_kind::shared, site);
   const bool races = settings().check_races && bytes > 1;
   // Threads that write the same value agree, whoever is last.
   const bool changes = !value || std::memcmp(p, value, bytes) != 0;

@@ -1,7 +1,9 @@
 // The executor's own controls, for tests and for the backend's counters. Nothing here exists in CUDA.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 
 namespace simt {
@@ -20,8 +22,12 @@ struct options {
 options& settings();
 
 // What this thread's launches run as from here on, in place of the settings: several devices, one executor.
-// multiprocessors 0: the settings again.
-void play_as(uint64_t seed, int multiprocessors);
+// multiprocessors 0: the settings again. What the launches move is charged to `owner`.
+void play_as(uint64_t seed, int multiprocessors, const void* owner = nullptr);
+
+// Reads of these two ranges by this thread's launches are counted as kv_bytes_read as well, until the next play_as.
+struct watched_range { const void* low = nullptr; size_t bytes = 0; };
+void watch_reads(watched_range first, watched_range second);
 
 struct counters {
   uint64_t launches = 0;
@@ -29,9 +35,18 @@ struct counters {
   uint64_t sectors_read = 0, sectors_written = 0;  // of 32 bytes, each once per warp access
   uint64_t bank_conflicts = 0;  // extra passes of a warp's shared-memory accesses
   uint64_t mma = 0;  // warp-wide matrix instructions
+  uint64_t kv_bytes_read = 0;  // of bytes_read, those of watched ranges
+
+  counters& operator+=(const counters& o);
+  counters operator-(const counters& o) const;
 };
 
+// Of the whole process, whoever launched.
 counters& count();
+
+// What an owner's launches have moved since its reset, by kernel (its name as in KERNEL(), without template arguments).
+std::map<std::string, counters> account_of(const void* owner);
+void reset_account(const void* owner);
 
 // What the last failed kernel did wrong; empty when none failed since the last cudaDeviceReset.
 std::string failure_text();

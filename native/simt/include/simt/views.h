@@ -7,6 +7,9 @@
 
 #include "simt/device.h"
 
+// Accesses are told apart by where in the kernel's code they stand, so what leads to a check has to be inlined there.
+#define SIMT_INLINE inline __attribute__((always_inline))
+
 namespace simt {
 
 // Bounds of the device allocation that holds p; empty when there is none.
@@ -24,7 +27,7 @@ template <space S, typename T>
 struct view;
 
 template <space S, typename T>
-T read_at(const T* p, const char* low, const char* high) {
+SIMT_INLINE T read_at(const T* p, const char* low, const char* high) {
   if constexpr (S == space::global) check_global(p, sizeof(T), low, high, false);
   else check_shared_read(p, sizeof(T), low, high);
   T v;
@@ -33,7 +36,7 @@ T read_at(const T* p, const char* low, const char* high) {
 }
 
 template <space S, typename T>
-void write_at(T* p, const T& v, const char* low, const char* high) {
+SIMT_INLINE void write_at(T* p, const T& v, const char* low, const char* high) {
   if constexpr (S == space::global) check_global(p, sizeof(T), low, high, true);
   else check_shared_write(p, &v, sizeof(T), low, high);
   std::memcpy(p, &v, sizeof v);
@@ -43,15 +46,15 @@ template <space S, typename T>
 struct reference {
   T* p;
   const char *low, *high;
-  operator T() const { return read_at<S>(p, low, high); }
-  const reference& operator=(T v) const { write_at<S>(p, v, low, high); return *this; }
-  const reference& operator=(const reference& o) const { return *this = T(o); }
+  SIMT_INLINE operator T() const { return read_at<S>(p, low, high); }
+  SIMT_INLINE const reference& operator=(T v) const { write_at<S>(p, v, low, high); return *this; }
+  SIMT_INLINE const reference& operator=(const reference& o) const { return *this = T(o); }
   reference(T* p, const char* low, const char* high) : p(p), low(low), high(high) {}
   reference(const reference&) = default;
-  const reference& operator+=(T v) const { return *this = T(*this) + v; }
-  const reference& operator-=(T v) const { return *this = T(*this) - v; }
-  const reference& operator*=(T v) const { return *this = T(*this) * v; }
-  const reference& operator|=(T v) const { return *this = T(T(*this) | v); }
+  SIMT_INLINE const reference& operator+=(T v) const { return *this = T(*this) + v; }
+  SIMT_INLINE const reference& operator-=(T v) const { return *this = T(*this) - v; }
+  SIMT_INLINE const reference& operator*=(T v) const { return *this = T(*this) * v; }
+  SIMT_INLINE const reference& operator|=(T v) const { return *this = T(T(*this) | v); }
 };
 
 template <space S, typename T>
@@ -78,11 +81,11 @@ struct view {
   view operator+(long long n) const { return {p + n, low, high}; }
   view operator-(long long n) const { return {p - n, low, high}; }
   view& operator+=(long long n) { p += n; return *this; }
-  decltype(auto) operator[](long long i) const {
+  SIMT_INLINE decltype(auto) operator[](long long i) const {
     if constexpr (std::is_const_v<T>) return read_at<S, value>(p + i, low, high);
     else return reference<S, T>(p + i, low, high);
   }
-  decltype(auto) operator*() const { return (*this)[0]; }
+  SIMT_INLINE decltype(auto) operator*() const { return (*this)[0]; }
 };
 
 // --- shared arrays -------------------------------------------------------------------------------------------------

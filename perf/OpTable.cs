@@ -19,7 +19,7 @@ internal static class OpTable
     {
         bool large = targets.Contains("--large");
         targets = [.. targets.Where(t => t != "--large")];
-        IReadOnlyCollection<OpCase> cases = large ? [.. Large()] : [.. KernelCases.All.Where(c => c.Bytes > 0)];
+        IReadOnlyCollection<OpCase> cases = large ? [.. Large()] : KernelCases.All;
         foreach (string target in targets.Length > 0 ? targets : [.. OpBenchmarks.Here()])
         {
             Device device;
@@ -39,7 +39,7 @@ internal static class OpTable
                 {
                     using OpRunner runner = new(device, c);
                     double milliseconds = Median(device, runner);
-                    double gigabytes = c.Bytes / milliseconds / 1e6, gigaflops = c.Flops / milliseconds / 1e6;
+                    double gigabytes = Minimum.Of(c, runner.WeightBytes) / milliseconds / 1e6, gigaflops = c.Flops / milliseconds / 1e6;
                     Console.Error.WriteLine($"{target,-14} {c,-56} {milliseconds * 1000,10:0.0} us {gigabytes,8:0.00} GB/s {gigaflops,9:0.0} GFLOP/s");
                     Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{{\"target\":\"{target}\",\"device\":\"{device.Info.Name}\",\"case\":\"{c}\",\"us\":{milliseconds * 1000:0.000},\"gb_per_s\":{gigabytes:0.000},\"gflop_per_s\":{gigaflops:0.0}}}"));
                 }

@@ -38,6 +38,9 @@ public sealed record DeviceInfo(Backend Backend, string Name, int Threads, Isa I
 public readonly record struct Counters(
     ulong Launches, ulong BytesRead, ulong BytesWritten, ulong SectorsRead, ulong SectorsWritten, ulong BankConflicts, ulong Mma, ulong KvBytesRead);
 
+/// <summary>What one kernel has moved since the last reset (simt).</summary>
+public readonly record struct KernelCounters(string Kernel, Counters Counters);
+
 /// <summary>Live native objects of this process, by kind.</summary>
 public readonly record struct HandleCounts(
     long Devices, long Streams, long Buffers, long Weights, long KvCaches, long Batches, long Graphs, long Events);
@@ -122,6 +125,28 @@ public sealed unsafe class Device : NativeHandle
         c.size = (uint)sizeof(sl_counters);
         SluiceException.ThrowIfFailed(NativeMethods.sl_device_get_counters((sl_device*)lease.Hold(this), &c));
         return new Counters(c.launches, c.bytes_read, c.bytes_written, c.sectors_read, c.sectors_written, c.bank_conflicts, c.mma, c.kv_bytes_read);
+    }
+
+    /// <summary>The same by kernel, in the order of their names: empty on backends that do not count so.</summary>
+    public IReadOnlyList<KernelCounters> ReadKernelCounters()
+    {
+        using Lease lease = default;
+        List<KernelCounters> all = [];
+        while (true)
+        {
+            sl_kernel_counters c = default;
+            c.size = (uint)sizeof(sl_kernel_counters);
+            SluiceException.ThrowIfFailed(NativeMethods.sl_device_get_kernel_counters((sl_device*)lease.Hold(this), all.Count, &c));
+            ReadOnlySpan<byte> name = new(c.name, 64);
+            int end = name.IndexOf((byte)0);
+            if (end == 0)
+            {
+                return all;
+            }
+
+            Counters counters = new(c.launches, c.bytes_read, c.bytes_written, c.sectors_read, c.sectors_written, c.bank_conflicts, c.mma, c.kv_bytes_read);
+            all.Add(new KernelCounters(System.Text.Encoding.UTF8.GetString(name[..(end < 0 ? name.Length : end)]), counters));
+        }
     }
 
     /// <summary>Sets the counters to zero.</summary>

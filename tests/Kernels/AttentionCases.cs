@@ -385,7 +385,6 @@ public static partial class AttentionCases
             History = history,
             HistoryK = HostTensor.Of(DType.F32, k, history.Sum(), s.Hkv, s.D),
             HistoryV = HostTensor.Of(DType.F32, v, history.Sum(), s.Hkv, s.ValueDim),
-            Bytes = history.Sum() * (long)s.Hkv * (s.D + s.ValueDim) * cache.DType.Size(),
         };
     }
 

@@ -41,14 +41,13 @@ public static class KernelCases
                 CaseData r = new("norm" + name);
                 DType weight = t == 3 ? dtype : DType.F32;
                 HostTensor x = r.Tensor(dtype, t, d), w = r.Tensor(weight, d), residual = r.Tensor(dtype, t, d);
-                long bytes = 2L * t * d * dtype.Size();
-                yield return new OpCase("rms_norm", name) { Inputs = { ["x"] = x, ["w"] = w }, Scalars = { ["eps"] = 1e-5 }, Outputs = { ["y"] = (dtype, [t, d]) }, Bytes = bytes };
+                yield return new OpCase("rms_norm", name) { Inputs = { ["x"] = x, ["w"] = w }, Scalars = { ["eps"] = 1e-5 }, Outputs = { ["y"] = (dtype, [t, d]) } };
                 yield return new OpCase("add_rms_norm", name)
                 {
                     Inputs = { ["x"] = x, ["residual"] = residual, ["w"] = w }, Scalars = { ["eps"] = 1e-6 },
-                    Outputs = { ["residual"] = (dtype, [t, d]), ["y"] = (dtype, [t, d]) }, Bytes = 2 * bytes,
+                    Outputs = { ["residual"] = (dtype, [t, d]), ["y"] = (dtype, [t, d]) },
                 };
-                yield return new OpCase("rms_norm_add", name) { Inputs = { ["x"] = x, ["residual"] = residual, ["w"] = w }, Scalars = { ["eps"] = 1e-6 }, Outputs = { ["y"] = (dtype, [t, d]) }, Bytes = bytes * 3 / 2 };
+                yield return new OpCase("rms_norm_add", name) { Inputs = { ["x"] = x, ["residual"] = residual, ["w"] = w }, Scalars = { ["eps"] = 1e-6 }, Outputs = { ["y"] = (dtype, [t, d]) } };
             }
         }
 
@@ -183,7 +182,7 @@ public static class KernelCases
         OpCase c = new("linear", name)
         {
             Inputs = { ["x"] = r.Tensor(dtype, m, k) }, Weights = { ["w"] = w }, Outputs = { ["y"] = (output, [m, n]) },
-            Bytes = w.Data.Length + w.Scales.Length + w.Zeros.Length + ((long)m * ((k * dtype.Size()) + (n * output.Size()))), Flops = 2L * m * n * k,
+            Flops = 2L * m * n * k,
         };
         if (bias)
         {

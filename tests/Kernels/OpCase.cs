@@ -129,9 +129,6 @@ public sealed record OpCase(string Op, string Name)
     /// <summary>Rows past the step's tokens that the tensors have.</summary>
     public int PaddingRows { get; init; }
 
-    /// <summary>Bytes that the op must move at least; 0 where it is not bound by memory.</summary>
-    public long Bytes { get; init; }
-
     /// <summary>Multiply-adds count as two.</summary>
     public long Flops { get; init; }
 

@@ -50,6 +50,9 @@ public sealed class OpRunner : IDisposable
 
     public Tensor this[string name] => _tensors.GetValueOrDefault(name);
 
+    /// <summary>Bytes that the device's form of a weight takes.</summary>
+    public long WeightBytes(string name) => (long)_weights[name].Bytes;
+
     /// <summary>Puts another tensor in the place of one, to see it refused.</summary>
     public void Replace(string name, Tensor tensor) => _tensors[name] = tensor;
 
@@ -82,7 +85,6 @@ public sealed class OpRunner : IDisposable
                 break;
             case "kv_append":
                 Stream.KvAppend(_cache!, 0, _batch!, this["k"], this["v"]);
-                ReadCache();
                 break;
             case "fused_qkv":
                 Stream.FusedQkv(new FusedQkvArgs
@@ -92,7 +94,6 @@ public sealed class OpRunner : IDisposable
                     InvFreq = this["inv_freq"], Cache = _cache!, Batch = _batch!, Q = this["q"],
                     NormEps = 1e-5f, QkNormEps = 1e-6f, RopeScale = c.Scalar("rope_scale"), RopeKind = (RopeKind)(int)c.Scalar("kind"),
                 });
-                ReadCache();
                 break;
             case "paged_attention":
                 Stream.PagedAttention(Attention());
@@ -134,6 +135,11 @@ public sealed class OpRunner : IDisposable
     /// <summary>Every output, after the stream is done.</summary>
     public Dictionary<string, HostTensor> Read()
     {
+        if (_cache is not null)
+        {
+            ReadCache();
+        }
+
         Dictionary<string, HostTensor> outputs = [];
         foreach ((string name, (DType dtype, long[] shape)) in _case.Outputs)
         {

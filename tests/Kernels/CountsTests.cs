@@ -1,0 +1,101 @@
+using Sluice.Interop;
+using Sluice.Kernels;
+
+namespace Sluice.Tests.Kernels;
+
+/// <summary>What the kernels move, on the executor: held to <see cref="Claims"/>, and written down in perf/COUNTS.md.</summary>
+public sealed class CountsTests
+{
+    public static TheoryData<string> Cases() => [.. CountedCases.All.Select(c => c.ToString())];
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void Op_of_a_real_size_keeps_its_claims_and_is_right(string name)
+    {
+        OpCase c = CountedCases.Get(name);
+        using Device device = Open();
+        using OpRunner runner = new(device, c);
+        CountedRun run = CountedRun.Of(device, runner, c);
+        Dictionary<string, HostTensor> found = runner.Read(), truth = KernelTests.RunOnce(Targets.Open("truth"), c), naive = KernelTests.RunOnce(Targets.Open("naive"), c);
+        foreach (string output in c.Outputs.Keys)
+        {
+            Tolerance.AssertClose(output, found[output], truth[output], naive[output]);
+        }
+
+        Claims.Assert(run, sized: true);
+    }
+
+    // A claim that cannot fail is none: each kind, on a run of each op that was made worse.
+    [Fact]
+    public void Claims_see_what_got_worse()
+    {
+        using Device device = Open();
+        foreach (OpCase c in CountedCases.All.GroupBy(c => c.Op).Select(g => g.First()))
+        {
+            using OpRunner runner = new(device, c);
+            CountedRun run = CountedRun.Of(device, runner, c);
+            Claim claim = Claims.Of(c);
+            Counters n = run.Counters;
+            Assert.Empty(claim.Broken(run, sized: true));
+            Assert.Contains("launches", Only(n with { Launches = (ulong)claim.Launches(c) + 1 }), StringComparison.Ordinal);
+            // Everything twice, in sectors; a third of each sector used.
+            Assert.Contains("bytes of sectors", Only(n with { SectorsRead = n.SectorsRead * 2, SectorsWritten = n.SectorsWritten * 2, BytesRead = n.BytesRead * 2, BytesWritten = n.BytesWritten * 2 }), StringComparison.Ordinal);
+            Assert.Contains("sector use", Only(n with { BytesRead = n.BytesRead / 3, BytesWritten = n.BytesWritten / 3 }), StringComparison.Ordinal);
+            if (claim.Mma(c) is { } wanted)
+            {
+                Assert.Contains("tensor-core", Only(n with { Mma = wanted ? 0UL : 1 }), StringComparison.Ordinal);
+            }
+
+            if (claim.KvRead is not null)
+            {
+                Assert.Contains("KV pages", Only(n with { KvBytesRead = 2 * n.KvBytesRead }), StringComparison.Ordinal);
+            }
+
+            if (!double.IsPositiveInfinity(claim.Conflicts(c)))
+            {
+                Assert.Contains("shared memory", Only(n with { BankConflicts = (ulong)claim.Conflicts(c) + 1 }), StringComparison.Ordinal);
+            }
+
+            string Only(Counters worse) => Assert.Single(claim.Broken(run with { Counters = worse }, sized: true));
+        }
+    }
+
+    [Fact]
+    public void Counts_are_the_same_in_every_run_and_by_kernel()
+    {
+        using Device device = Open();
+        OpCase c = CountedCases.All.First(c => c.Op == "fused_qkv");
+        using OpRunner runner = new(device, c);
+        CountedRun first = CountedRun.Of(device, runner, c), second = CountedRun.Of(device, runner, c);
+        Assert.Equal(first.Counters, second.Counters);
+        Assert.Equal(first.Kernels, second.Kernels);
+        Assert.Equal(first.Counters.BytesRead, (ulong)first.Kernels.Sum(k => (long)k.Counters.BytesRead));
+        Assert.Equal(first.Counters.Launches, (ulong)first.Kernels.Sum(k => (long)k.Counters.Launches));
+    }
+
+    [Fact]
+    public void Counts_table_is_written_where_asked()
+    {
+        if (Environment.GetEnvironmentVariable("SLUICE_COUNTS") is not { Length: > 0 } path)
+        {
+            Assert.Skip("SLUICE_COUNTS names no file: ./build.sh test --counts writes the table");
+            return;
+        }
+
+        using Device device = Open();
+        File.WriteAllText(path, CountsTable.Write(device));
+    }
+
+    internal static Device Open()
+    {
+        try
+        {
+            return Device.Open(new DeviceOptions(Backend.Simt) { Seed = 1 });
+        }
+        catch (SluiceException e) when (e.Status is Status.ErrNoDevice or Status.ErrUnsupported)
+        {
+            Assert.Skip($"simt: {e.Message}");
+            throw;
+        }
+    }
+}

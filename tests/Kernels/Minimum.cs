@@ -1,0 +1,102 @@
+using Sluice.Interop;
+
+namespace Sluice.Kernels;
+
+/// <summary>
+/// The bytes that an op must move at least, whoever computes it: each input once, each output once, weights as the backend
+/// stores them, a row of the KV cache once for its KV head and all queries of its sequence (of all sequences that share a
+/// prefix, in a cascade). The plan's numbers and page ids are left out: they are few.
+/// </summary>
+public static class Minimum
+{
+    /// <param name="c">The case.</param>
+    /// <param name="weightBytes">Bytes of a weight of the case, as the device keeps it.</param>
+    public static long Of(OpCase c, Func<string, long> weightBytes)
+    {
+        switch (c.Op)
+        {
+            case "embedding":
+                HostWeight table = c.Weights["table"];
+                return Inputs(c) + Outputs(c) + (Distinct(c.Inputs["ids"], table.Rows) * weightBytes("table") / table.Rows);
+            case "gather":
+                HostTensor x = c.Inputs["x"];
+                return Bytes(c.Inputs["rows"]) + Outputs(c) + (Distinct(c.Inputs["rows"], x.Shape[0]) * x.Data.Length / x.Shape[0]);
+            case "penalties":
+                // In place: of the logits only those that the history or a bias names.
+                return Inputs(c) - Bytes(c.Inputs["logits"]) + (2 * sizeof(float) * Touched(c));
+            case "kv_append":
+                return Bytes(c.Inputs["k"]) + Bytes(c.Inputs["v"]) + Appended(c);
+            case "fused_qkv":
+                return Inputs(c) - (c.Inputs.TryGetValue("cache_rows", out HostTensor? rows) ? Bytes(rows) : 0) + c.Weights.Keys.Sum(weightBytes) + OutputBytes(c, "q") + Appended(c);
+            case "paged_attention" or "cascade_attention":
+                return Inputs(c) + Outputs(c) + KvBytes(c);
+            default:
+                return Inputs(c) + Outputs(c) + c.Weights.Keys.Sum(weightBytes);
+        }
+    }
+
+    /// <summary>Bytes of keys and values that some query sees, each row once for its head; in a cascade also once for all sequences that share it.</summary>
+    public static long KvBytes(OpCase c)
+    {
+        HashSet<(int Sequence, int Page, int Slot)> rows = [];
+        HostStep s = c.Step!;
+        int window = (int)c.Scalar("window"), page = c.Cache!.PageSize;
+        bool shared = c.Op == "cascade_attention";
+        for (int b = 0; b < s.Sequences; b++)
+        {
+            int queries = s.QueryIndptr[b + 1] - s.QueryIndptr[b], length = s.KvLengths[b], width = (length + 7) / 8;
+            bool masked = s.MaskIndptr.Length > 0 && s.MaskIndptr[b + 1] > s.MaskIndptr[b];
+            for (int key = 0; key < length; key++)
+            {
+                bool seen = false;
+                for (int i = 0; i < queries && !seen; i++)
+                {
+                    int slot = length - queries + i;
+                    seen = (window <= 0 || key > slot - window)
+                        && (masked ? (s.Mask[s.MaskIndptr[b] + (i * width) + (key / 8)] >> (key % 8) & 1) != 0 : c.Scalar("causal") == 0 || key <= slot);
+                }
+
+                if (seen)
+                {
+                    rows.Add((shared ? 0 : b, s.PageIds[s.PageIndptr[b] + (key / page)], key % page));
+                }
+            }
+        }
+
+        return rows.Count * RowBytes(c.Cache!);
+    }
+
+    /// <summary>Bytes of a token's keys and values in the cache, all heads.</summary>
+    public static long RowBytes(KvCacheOptions cache)
+    {
+        bool scaled = cache.DType is DType.I8 or DType.FP8E4M3;
+        return cache.KvHeads * (((cache.KeyDim + cache.ValueDim) * cache.DType.Size()) + (scaled ? 2L * sizeof(float) : 0));
+    }
+
+    private static long Appended(OpCase c) => c.Step!.Tokens * RowBytes(c.Cache!);
+
+    private static long Bytes(HostTensor t) => t.Data.Length;
+
+    private static long Inputs(OpCase c) => c.Inputs.Values.Sum(Bytes);
+
+    private static long Outputs(OpCase c) => c.Outputs.Keys.Sum(name => OutputBytes(c, name));
+
+    private static long OutputBytes(OpCase c, string name) => c.Outputs[name].Shape.Aggregate((long)c.Outputs[name].DType.Size(), (a, b) => a * b);
+
+    private static long Distinct(HostTensor ids, long below) => ids.ToDoubles().Where(i => i >= 0 && i < below).Distinct().Count();
+
+    private static long Touched(OpCase c)
+    {
+        long vocabulary = c.Inputs["logits"].Shape[1], touched = 0;
+        for (int b = 0; b < c.Inputs["logits"].Shape[0]; b++)
+        {
+            touched += Row("history", "history_indptr", b).Concat(Row("bias_ids", "bias_indptr", b)).Where(i => i >= 0 && i < vocabulary).Distinct().Count();
+        }
+
+        return touched;
+
+        IEnumerable<double> Row(string values, string indptr, int b) => c.Inputs.TryGetValue(values, out HostTensor? t)
+            ? t.ToDoubles()[(int)c.Inputs[indptr].ToDoubles()[b]..(int)c.Inputs[indptr].ToDoubles()[b + 1]]
+            : [];
+    }
+}

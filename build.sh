@@ -10,6 +10,7 @@ usage: ./build.sh [VERB] [OPTIONS]
   build       native library and console (the default)
   demo        build what is missing, then generate text (model: SLUICE_DEMO_MODEL)
   test        build and run every test; the last line sums all suites
+              --counts instead: what every op moves and what every kernel takes, printed and kept in perf/COUNTS.md
   bench       benchmarks of ops and of P/Invoke (arguments after -- go to BenchmarkDotNet)
   fmt         format C++ and C#
   bindings    write the generated bindings anew from native/include/sluice.h
@@ -17,20 +18,23 @@ usage: ./build.sh [VERB] [OPTIONS]
   publish     one self-contained, trimmed file: artifacts/publish/sluice
   gpu-bundle  one archive that builds, tests and measures on a GPU machine without .NET
   sanitize    the kernel cases and native tests under ASan + UBSan and TSan
-  nvcc        compile every kernel for sm_80, sm_90 and PTX; fails on a spill
+  nvcc        compile every kernel for sm_80, sm_90 and PTX, and print its registers; fails on a spill
 
 options
   --cuda auto|on|off   build the cuda backend: auto where nvcc is found (test and publish: off unless asked)
   --install            as root: install missing system packages
+
+pack and publish compile CUDA for every architecture that is supported; SLUICE_CUDA_ARCHITECTURES names others, as in "80-real;90"
 TEXT
 }
 
-verb=build cuda= install=no rest=()
+verb=build cuda= install=no counts=no rest=()
 [[ $# -gt 0 && $1 != -* ]] && { verb=$1; shift; }
 while [[ $# -gt 0 ]]; do
   case $1 in
     --cuda) [[ ${2:-} =~ ^(auto|on|off)$ ]] || { echo "build.sh: --cuda wants auto, on or off" >&2; exit 2; }; cuda=$2; shift 2 ;;
     --install) install=yes; shift ;;
+    --counts) counts=yes; shift ;;
     -h|--help) usage; exit 0 ;;
     --) shift; rest=("$@"); break ;;
     *) echo "build.sh: unknown option '$1'" >&2; usage >&2; exit 2 ;;
@@ -89,6 +93,7 @@ want_nvcc() {
 native() {  # native PRESET [CMAKE OPTIONS]
   local preset=$1; shift
   local generator=()
+  [[ -z ${SLUICE_CUDA_ARCHITECTURES:-} ]] || set -- "$@" "-DCMAKE_CUDA_ARCHITECTURES=$SLUICE_CUDA_ARCHITECTURES"
   [[ -f $artifacts/native/$preset/CMakeCache.txt ]] || { have ninja && generator=(-G Ninja); }
   (cd native && cmake --preset "$preset" "${generator[@]}" "$@" >"$artifacts/native-$preset.log" 2>&1) || { cat "$artifacts/native-$preset.log" >&2; exit 1; }
   cmake --build "$artifacts/native/$preset" --parallel "$jobs" >&2
@@ -181,6 +186,40 @@ cases() {
   SLUICE_CASE_DIR=$artifacts/cases "$artifacts/dotnet/bin/Sluice.Tests/release/Sluice.Tests" -method '*Cases_can_be_written*' >/dev/null
 }
 
+# perf/COUNTS.md: the counts of the cases in tests/Kernels/CountedCases.cs, then what nvcc said, where it has been asked; what an
+# earlier one said stays otherwise.
+counts_table() {
+  local table=$artifacts/counts.md kept=perf/COUNTS.md registers
+  rm -f "$table"
+  SLUICE_COUNTS=$table "$artifacts/dotnet/bin/Sluice.Tests/release/Sluice.Tests" -method '*Counts_table*' -noLogo -noColor >"$artifacts/counts.log" 2>&1 || { cat "$artifacts/counts.log" >&2; exit 1; }
+  [[ -s $table ]] || { echo "build.sh: no table was written: the simt backend is missing" >&2; cat "$artifacts/counts.log" >&2; exit 1; }
+  if [[ -s $artifacts/registers.md ]]; then registers=$(<"$artifacts/registers.md"); else registers=$(sed -n '/^nvcc /,$p' "$kept" 2>/dev/null); fi
+  {
+    cat <<'TEXT'
+# Counted
+
+What every op moves, on the executor, and what its kernels take. Written by `./build.sh test --counts` (after `./build.sh nvcc` for the
+second table); CI fails where it is not up to date. Nothing here is a measured time.
+
+- *least*: each input and output once, weights as the backend keeps them, a row of the KV cache once for its head and its sequence (in a
+  cascade: once for all that share it). *moved*: 32 bytes for each sector that a warp's access touches, caches not counted.
+- *sector use*: bytes that lanes asked for, of those of the sectors; above 100% where lanes share a word.
+- *bank conflicts*: extra passes of shared memory. *mma*: tensor-core instructions of warps.
+- What is allowed of each, and why, is asserted for every case: `tests/Kernels/Claims.cs`.
+
+## Moved
+
+TEXT
+    echo "Counted by a build of $(g++ -dumpfullversion 2>/dev/null | sed 's/^/g++ /'), four multiprocessors, seed 1."
+    echo
+    cat "$table"
+    printf '\n## Registers\n\n'
+    printf '%s\n' "${registers:-nvcc has not been asked yet.}"
+  } > "$artifacts/COUNTS.md"
+  mv "$artifacts/COUNTS.md" "$kept"
+  cat "$kept"
+}
+
 mkdir -p "$artifacts"
 case $verb in
   build)
@@ -204,6 +243,11 @@ case $verb in
     require_tools
     want_test_tools
     release off
+    if [[ $counts == yes ]]; then
+      managed tests/Sluice.Tests.csproj
+      counts_table
+      exit
+    fi
     managed Sluice.slnx
     console
     suite bindings bindings_check
@@ -277,8 +321,15 @@ case $verb in
   nvcc)
     require_tools
     want_nvcc
+    tools/cuda13.sh
     native cuda
     nvcc --version | tail -n 2
+    # The architectures of CI in the table, and no spill in any.
+    table=$(tools/registers.sh "$artifacts/native/cuda") || { echo "build.sh: kernels spill registers" >&2; exit 1; }
+    {
+      printf 'nvcc %s; of each kernel all instantiations together, the most of each number. Spills, stack and shared memory in bytes.\n\n' "$(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
+      printf '%s\n' "$table"
+    } | tee "$artifacts/registers.md"
     ;;
   help) usage ;;
   *) echo "build.sh: unknown verb '$verb'" >&2; usage >&2; exit 2 ;;

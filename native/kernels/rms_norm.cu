@@ -56,8 +56,10 @@ __global__ void __launch_bounds__(1024) rms_norm_kernel(gmem<Y> y, gmem<R> r, gm
   const float scale = rsqrtf(block_sum(sum) / float(D) + eps);
 
   const auto finish = [&](float (&values)[Vec], int d) {
+    float factors[Vec];
+    w.load<Vec>(factors, d);
 #pragma unroll
-    for (int i = 0; i < Vec; i++) values[i] = values[i] * scale * w.at(d + i);
+    for (int i = 0; i < Vec; i++) values[i] = values[i] * scale * factors[i];
     if (Use == residual_use::after) {
       float residual[Vec];
       load_floats<Vec, R>(residual, gmem<const R>(r + d));
@@ -91,7 +93,7 @@ static void start(stream& s, const view& x, const view& r, const view& w, float 
 template <residual_use Use>
 static void normalise(stream& s, const view& x, const view& r, const view& w, float eps, const view& y) {
   if (x.shape[0] == 0) return;
-  const bool vectors = rows_aligned_16(x) && rows_aligned_16(r) && rows_aligned_16(y);
+  const bool vectors = rows_aligned_16(x) && rows_aligned_16(r) && rows_aligned_16(y) && aligned_16(w.data);
   for_activation(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const auto with = [&](auto residual, auto result) {

@@ -86,6 +86,13 @@ struct any_input {
   __device__ __forceinline__ float at(long long i) const {
     return f32 ? f32[i] : f16 ? to_float(f16[i]) : to_float(bf16[i]);
   }
+  // N neighbours, whose addresses are multiples of 16 bytes (8 where they take no more).
+  template <int N>
+  __device__ __forceinline__ void load(float (&out)[N], long long i) const {
+    if (f32) load_floats<N, float>(out, f32 + i);
+    else if (f16) load_floats<N, half>(out, f16 + i);
+    else load_floats<N, __nv_bfloat16>(out, bf16 + i);
+  }
 };
 struct any_output {
   gmem<float> f32;

@@ -6,7 +6,7 @@ namespace Sluice.Kernels;
 public static class KernelsLanded
 {
     /// <summary>Attention multiplies tiles of query rows on tensor cores (f32: on tiles), and reads keys and values once a tile.</summary>
-    public static bool AttentionTiles => false;
+    public static bool AttentionTiles => true;
 
     /// <summary>linear multiplies more than 16 rows of 16-bit activations on tensor cores, in tiles.</summary>
     public static bool MatrixTiles => false;
@@ -15,7 +15,7 @@ public static class KernelsLanded
     public static bool FusedQkvInOneLaunch => false;
 
     /// <summary>cascade_attention reads a shared prefix once for its group.</summary>
-    public static bool CascadeReadsPrefixOnce => false;
+    public static bool CascadeReadsPrefixOnce => true;
 }
 
 /// <summary>

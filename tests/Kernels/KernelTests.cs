@@ -32,7 +32,7 @@ public sealed class KernelTests
         (Dictionary<string, HostTensor> truth, Dictionary<string, HostTensor> naive) = Expected.GetOrAdd(name, _ => (RunOnce(Targets.Open("truth"), c), RunOnce(Targets.Open("naive"), c)));
         try
         {
-            Compare(device, c, truth, naive);
+            Compare(device, target, c, truth, naive);
         }
         catch (SluiceException e) when (e.Status == Status.ErrDeviceLost)
         {
@@ -41,7 +41,7 @@ public sealed class KernelTests
         }
     }
 
-    private static void Compare(Device device, OpCase c, Dictionary<string, HostTensor> truth, Dictionary<string, HostTensor> naive)
+    private static void Compare(Device device, string target, OpCase c, Dictionary<string, HostTensor> truth, Dictionary<string, HostTensor> naive)
     {
         using OpRunner runner = new(device, c);
         // One target counts as well: what was moved does not depend on the order of execution.

@@ -103,7 +103,9 @@ std::unique_ptr<event> cuda_device::create_event() {
   return std::make_unique<cuda_event>(*this);
 }
 
-bool cuda_device::supports_kv(sl_dtype d) const { return d == SL_DTYPE_F32 || d == SL_DTYPE_F16 || d == SL_DTYPE_BF16; }
+bool cuda_device::supports_kv(sl_dtype d) const {
+  return d == SL_DTYPE_F32 || d == SL_DTYPE_F16 || d == SL_DTYPE_BF16 || d == SL_DTYPE_I8 || d == SL_DTYPE_FP8_E4M3;
+}
 
 void cuda_device::info(sl_device_info& i) const {
   context_scope scope(*this);

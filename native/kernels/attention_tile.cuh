@@ -164,15 +164,16 @@ __device__ __forceinline__ void put_4(const tile_params& p, long long at, const 
   }
 }
 
-// What a row's sum over its keys is multiplied with to give its o; writes its lse2 where `writes`.
-__device__ __forceinline__ float finish_row(const tile_params& p, const device_plan& plan, const query_tile& tile, row_place at,
-                                            softmax_state s, bool writes) {
+// The sink of the row's head joins its state. What the row's sum over its keys is then multiplied with to give its o.
+__device__ __forceinline__ float finish_row(const tile_params& p, const device_plan& plan, row_place at, softmax_state& s) {
   float keep = 1.0f, unused;
   if (p.sinks && at.token < plan.num_tokens()) s = merge(s, {p.sinks[at.head] * log2_e, 1.0f}, keep, unused);
-  const bool empty = s.max == SL_NEGATIVE_INFINITY;
-  if (writes && p.lse2)
-    p.lse2[tile.state * p.lse_state + at.token * p.lse_token + at.head * p.lse_head] = empty ? s.max : s.max + log2f(s.sum);
-  return empty ? 0.0f : keep / s.sum;
+  return s.max == SL_NEGATIVE_INFINITY ? 0.0f : keep / s.sum;
+}
+
+__device__ __forceinline__ void put_lse2(const tile_params& p, const query_tile& tile, row_place at, softmax_state s) {
+  p.lse2[tile.state * p.lse_state + at.token * p.lse_token + at.head * p.lse_head] =
+      s.max == SL_NEGATIVE_INFINITY ? s.max : s.max + log2f(s.sum);
 }
 
 }  // namespace SL_BACKEND_NS

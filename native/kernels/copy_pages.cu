@@ -34,10 +34,15 @@ void copy_pages_cuda(stream& s, const copy_pages_args& a) {
   const auto copy = [&](char* pool, int dim, uint64_t layer_bytes) {
     const uint64_t page_bytes = uint64_t(c.kv_heads) * uint64_t(c.page_size) * uint64_t(dim) * size_of(c.dtype);
     if (page_bytes % 16 == 0 && layer_bytes % 16 == 0) start<uint4>(s, a, pool, page_bytes, layer_bytes);
-    else start<uint16_t>(s, a, pool, page_bytes, layer_bytes);
+    else if (page_bytes % 2 == 0) start<uint16_t>(s, a, pool, page_bytes, layer_bytes);
+    else start<unsigned char>(s, a, pool, page_bytes, layer_bytes);
   };
   copy(c.keys, c.key_dim, c.key_layer_bytes);
   copy(c.values, c.value_dim, c.value_layer_bytes);
+  if (!has_scales(c)) return;
+  const uint64_t scale_bytes = uint64_t(c.kv_heads) * uint64_t(c.page_size) * 4;
+  start<uint32_t>(s, a, reinterpret_cast<char*>(c.key_scales), scale_bytes, c.scale_layer_count * 4);
+  start<uint32_t>(s, a, reinterpret_cast<char*>(c.value_scales), scale_bytes, c.scale_layer_count * 4);
 }
 
 }  // namespace SL_BACKEND_NS

@@ -45,7 +45,12 @@ static head_job job_of(const view& x, const view& y, bool turn) {
 
 static head_job append_job(const view& x, const kv_view& cache, int32_t layer, bool keys) {
   head_job j = job_of(x, view(), keys);
-  j.y = output_of(pool_of(cache, layer, keys));
+  if (has_scales(cache)) {
+    j.eight = pool_of(cache, layer, keys).as<unsigned char>();
+    j.scales = scales_of(cache, layer, keys), j.eight_dtype = cache.dtype;
+  } else {
+    j.y = output_of(pool_of(cache, layer, keys));
+  }
   j.to_cache = true;
   return j;
 }

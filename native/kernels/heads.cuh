@@ -4,6 +4,7 @@
 
 #include "backend.h"
 #include "paged.cuh"
+#include "quantised.cuh"
 #include "reduce.cuh"
 #include "vec.cuh"
 
@@ -14,6 +15,9 @@ struct head_job {
   any_input x;      // [T, heads, dim]
   any_output y;     // the same, or a layer's pool
   any_input norm;   // [dim], or absent
+  gmem<unsigned char> eight;  // a layer's pool of eight bits, in y's place
+  gmem<float> scales;         // its scales
+  int eight_dtype;
   long long x_token, x_head, y_token, y_head;  // strides
   int heads, dim;
   bool turn, to_cache;
@@ -59,13 +63,26 @@ __device__ __forceinline__ void process_head(const head_job& j, const rotation& 
   const auto value = [&](int d) { return j.norm.present() ? j.x.at(x + d) * scale * j.norm.at(d) : j.x.at(x + d); };
 
   const int turned = j.turn && r.inv_freq && !padding ? r.turned : 0;
-  for (int i = lane; i < turned / 2; i += 32) {
-    const int first = r.interleaved ? 2 * i : i, second = r.interleaved ? 2 * i + 1 : i + turned / 2;
-    float a = value(first), b = value(second);
-    rotate(a, b, r.positions[t], r.inv_freq[i], r.scale);
-    j.y.put(y + first, a), j.y.put(y + second, b);
-  }
-  for (int d = turned + lane; d < j.dim; d += 32) j.y.put(y + d, value(d));
+  const auto each = [&](auto put) {
+    for (int i = lane; i < turned / 2; i += 32) {
+      const int first = r.interleaved ? 2 * i : i, second = r.interleaved ? 2 * i + 1 : i + turned / 2;
+      float a = value(first), b = value(second);
+      rotate(a, b, r.positions[t], r.inv_freq[i], r.scale);
+      put(first, a), put(second, b);
+    }
+    for (int d = turned + lane; d < j.dim; d += 32) put(d, value(d));
+  };
+  if (!j.eight) return each([&](int d, float v) { j.y.put(y + d, v); });
+
+  // The scale first: the values are made twice rather than kept.
+  float largest = 0.0f;
+  each([&](int, float v) { largest = fmaxf(largest, fabsf(v)); });
+  const float unit = scale_of(warp_max(largest), j.eight_dtype);
+  if (lane == 0) j.scales[y / j.dim] = unit;
+  each([&](int d, float v) {
+    const float units = unit == 0.0f ? 0.0f : v / unit;
+    j.eight[y + d] = (unsigned char)(j.eight_dtype == SL_DTYPE_I8 ? float_to_int8(units) : float_to_e4m3(units));
+  });
 }
 
 }  // namespace SL_BACKEND_NS

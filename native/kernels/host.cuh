@@ -65,6 +65,13 @@ inline view pool_of(const kv_view& c, int32_t layer, bool keys) {
   return v;
 }
 
+// Keys and values in eight bits come with a scale a token and head.
+inline bool has_scales(const kv_view& c) { return c.key_scales != nullptr; }
+inline float* scales_of(const kv_view& c, int32_t layer, bool keys) {
+  float* all = keys ? c.key_scales : c.value_scales;
+  return all == nullptr ? nullptr : all + uint64_t(layer) * c.scale_layer_count;
+}
+
 inline device_plan plan_of(const batch_view& b) {
   const plan_view& p = b.device;
   return {reinterpret_cast<const int*>(p.header), p.query_indptr, p.kv_lengths, p.page_indptr, p.page_ids, p.positions,

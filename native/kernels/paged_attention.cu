@@ -35,7 +35,8 @@ struct attention_plan {
 
 bool for_tensor_cores(const attention_args& a) {
   const kv_view& c = a.cache;
-  return a.q.dtype != SL_DTYPE_F32 && c.dtype == a.q.dtype && c.key_dim % 8 == 0 && c.value_dim % 8 == 0;
+  const int vector = has_scales(c) ? 16 : 8;
+  return a.q.dtype != SL_DTYPE_F32 && (c.dtype == a.q.dtype || has_scales(c)) && c.key_dim % vector == 0 && c.value_dim % vector == 0;
 }
 
 attention_plan plan_attention(const device& d, const attention_args& a, bool cascade) {
@@ -48,11 +49,11 @@ attention_plan plan_attention(const device& d, const attention_args& a, bool cas
   // Up to 16 rows a sequence: decode, where a key that is read for one head serves its whole group (from 4 heads on, tensor
   // cores are ahead), and the rows of speculated tokens.
   if (for_tensor_cores(a)) {
-    if (T <= sequences && group < 4) p.own = {1, false};
+    if (T <= sequences && group < 4 && !has_scales(c)) p.own = {1, false};
     else p.own = {T * group <= 16 * sequences ? 16 : 64, true};
     p.prefixes = {64, true};
   } else {
-    p.own = {T <= sequences ? 1 : 32, false};
+    p.own = {T <= sequences && !has_scales(c) ? 1 : 32, false};
     p.prefixes = {32, false};
   }
 
@@ -124,6 +125,7 @@ class attention_call {
     tile_params p{};
     p.q = input_of(a_.q), p.o = output_of(o_), p.lse2 = lse2_.as<float>();
     p.keys = pool_of(c, a_.layer, true).as<const unsigned char>(), p.values = pool_of(c, a_.layer, false).as<const unsigned char>();
+    p.key_scales = scales_of(c, a_.layer, true), p.value_scales = scales_of(c, a_.layer, false);
     if (a_.sinks && !merges) p.sinks = a_.sinks.as<const float>();
     if (a_.alibi_slopes) p.slopes = a_.alibi_slopes.as<const float>();
     p.q_token = a_.q.stride[0], p.q_head = a_.q.stride[1];
@@ -145,8 +147,14 @@ class attention_call {
     const dim3 grid(unsigned(rows / r.rows + owners), unsigned(c.kv_heads), unsigned(p.splits));
     const page_shape shape = shape_of(c);
     if (!r.tensor_cores) tiled_attention(s_, p, plan_of(*a_.batch), shape, grid);
-    else if (a_.q.dtype == SL_DTYPE_F16) prefill<half>(s_, p, plan_of(*a_.batch), shape, grid, r.rows);
-    else prefill<__nv_bfloat16>(s_, p, plan_of(*a_.batch), shape, grid, r.rows);
+    else if (a_.q.dtype == SL_DTYPE_F16) start_tiles<half>(p, shape, grid, r.rows);
+    else start_tiles<__nv_bfloat16>(p, shape, grid, r.rows);
+  }
+
+  template <typename T>
+  void start_tiles(const tile_params& p, page_shape shape, dim3 grid, int rows) {
+    if (has_scales(a_.cache)) prefill<T, true>(s_, p, plan_of(*a_.batch), shape, grid, rows);
+    else prefill<T, false>(s_, p, plan_of(*a_.batch), shape, grid, rows);
   }
 
   void run_decode() {

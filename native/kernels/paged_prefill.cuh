@@ -1,7 +1,8 @@
 // paged_prefill: paged attention on tensor cores, for tiles of 64 query rows (prompts, chunks) or 16 (decode of large groups,
 // speculated tokens).
 //   o[r,:] = softmax_j(cap(scale * q[r,:] . k[j,:]) + alibi, masked) . v[j,:]
-// q, o {f16,bf16}, k and v of the same type   D, Dv multiples of 8 up to 256 (64, 128 and 256 are built)
+// q, o {f16,bf16}, k and v of the same type or in eight bits with scales   D, Dv multiples of 8 (of 16 for eight bits) up to
+// 256; 64, 128 and 256 are built
 // grid (tiles, Hkv, splits)   block: 4 warps of 16 rows; or 2 or 4 warps that share 16 rows and part the keys
 // shared: two stages of keys and values: 32 KB for D 64, 64 KB for 128, 96 KB for 256 with the queries
 // A prompt is bound by the tensor cores, few rows on long sequences by memory: each key and value is read once a tile.
@@ -12,6 +13,7 @@
 #include "attention.h"
 #include "attention_tile.cuh"
 #include "host.cuh"
+#include "quantised.cuh"
 
 namespace sl {
 namespace SL_BACKEND_NS {
@@ -31,6 +33,8 @@ __device__ __forceinline__ gmem<const half> typed<half>(const any_input& x) { re
 template <>
 __device__ __forceinline__ gmem<const __nv_bfloat16> typed<__nv_bfloat16>(const any_input& x) { return x.bf16; }
 
+constexpr float finite_limit = 3.0e38f;
+
 template <typename T> constexpr uint32_t exponent_bits = 0x7c00u;
 template <> constexpr uint32_t exponent_bits<__nv_bfloat16> = 0x7f80u;
 
@@ -42,12 +46,15 @@ __device__ __forceinline__ uint32_t not_finite(uint32_t pair) {
 }
 
 // DC: what D and Dv are padded to. Rows 16 * WarpsM; each of WarpsN warps takes its part of every tile of Kt keys.
-template <typename T, int DC_, int WarpsM_, int WarpsN_, int Kt_>
+// Eight: the cache has eight bits an element; a tile is copied as it is and then widened.
+template <typename T, int DC_, int WarpsM_, int WarpsN_, int Kt_, bool Eight_>
 struct prefill_shape {
+  static constexpr bool Eight = Eight_;
   static constexpr int DC = DC_, WarpsM = WarpsM_, WarpsN = WarpsN_, Kt = Kt_;
   static constexpr int Rows = 16 * WarpsM, Threads = 32 * WarpsM * WarpsN, Keys = Kt / WarpsN;
   static constexpr bool holds_q = DC <= 128;  // in registers; else its place in shared memory is its own
-  static constexpr int stage = 2 * Kt * DC, staging = 2 * stage + (holds_q ? 0 : Rows * DC);  // elements
+  static constexpr int stage = 2 * Kt * DC, stages = stage + (Eight ? stage / 2 : stage);  // elements
+  static constexpr int staging = stages + (holds_q ? 0 : Rows * DC);
   static constexpr int merged = WarpsN * Rows * (DC + 8);                                     // floats
   static constexpr size_t shared = staging * sizeof(T) > merged * 4 ? staging * sizeof(T) : merged * 4;
   static_assert(Keys % 16 == 0 && Threads >= Kt && Rows <= 2 * Kt, "");
@@ -58,7 +65,8 @@ __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p
   constexpr int DC = S::DC, Kt = S::Kt, Chunks = DC / 8, NK = S::Keys / 8;
   DYN_SHARED(T, staging);  // [2 stages][keys, values][Kt][DC], and the queries' [Rows][DC]
   SHARED_ARRAY(long long, key_rows, 4 * Kt);  // of the tiles n & 3: the pools' rows, -1 for none
-  SHARED_ARRAY(float, states, S::WarpsN * S::Rows * 2);
+  SHARED_ARRAY(float, scales, S::Eight ? 8 * Kt : 1);  // of the same tiles: keys', values'
+  SHARED_ARRAY(softmax_state, states, S::WarpsN * S::Rows);
   early_exit_allowed();  // whole blocks
   query_tile tile;
   if (!find_tile<S::Rows>(tile, p, plan)) return;
@@ -77,7 +85,29 @@ __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p
   };
   const gmem<const T> key_pool = view_as<const T>(p.keys), value_pool = view_as<const T>(p.values);
   const int key_chunks = (p.D + 15) / 16 * 2, value_chunks = (p.Dv + 15) / 16 * 2;  // with the zeros that fill a step of 16
+  const smem<unsigned char> narrow = view_as<unsigned char>(staging + S::stage);  // [keys, values][Kt][DC]
+  const auto put_row = [&](int n, long long row, float key_scale, float value_scale) {
+    if (thread >= Kt) return;
+    key_rows[(n & 3) * Kt + thread] = row;
+    if constexpr (S::Eight) {
+      scales[(n & 3) * 2 * Kt + thread] = key_scale;
+      scales[((n & 3) * 2 + 1) * Kt + thread] = value_scale;
+    }
+  };
+  const auto scale_at = [&](gmem<const float> all, long long row) { return S::Eight && row >= 0 ? float(all[row]) : 0.0f; };
   const auto copy = [&](int n) {
+    if constexpr (S::Eight) {
+#pragma unroll
+      for (int i = thread; i < Kt * (DC / 16); i += S::Threads) {
+        const int row = i / (DC / 16), d = i % (DC / 16) * 16;
+        const long long from = key_rows[(n & 3) * Kt + row];
+        if (d < p.D)
+          cp_async_16_or_zero<unsigned char>(narrow + (row * DC + d), p.keys + (from < 0 ? 0 : from * p.D + d), from >= 0);
+        if (d < p.Dv)
+          cp_async_16_or_zero<unsigned char>(narrow + ((Kt + row) * DC + d), p.values + (from < 0 ? 0 : from * p.Dv + d), from >= 0);
+      }
+      return;
+    }
     const smem<T> to = staging + (n & 1) * S::stage;
 #pragma unroll
     for (int i = thread; i < Kt * Chunks; i += S::Threads) {
@@ -93,12 +123,39 @@ __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p
     }
   };
 
+  const auto widen = [&]() {
+#pragma unroll 2
+    for (int i = thread; i < 2 * Kt * (DC / 16); i += S::Threads) {
+      const int row = i / (DC / 16) % Kt, chunk = i % (DC / 16), half_of = i / (DC / 16) / Kt;  // 0: keys, 1: values
+      if (chunk * 16 >= (half_of == 0 ? p.D : p.Dv)) continue;
+      const uint4 raw = view_as<uint4>(narrow + i * 16)[0];
+      const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+      uint32_t wide[8];
+#pragma unroll
+      for (int w = 0; w < 4; w++) {
+        float v[4];
+#pragma unroll
+        for (int e = 0; e < 4; e++) v[e] = eight_to_float(words[w] >> (8 * e) & 0xffu, p.kv_dtype);
+        wide[2 * w] = pack<T>(v[0], v[1]), wide[2 * w + 1] = pack<T>(v[2], v[3]);
+      }
+      // Threads 4 apart begin with different halves: their chunks lie 8 apart, in the same banks.
+      const bool swap = DC > 64 && (chunk & 4) != 0;
+      const uint4 low = {wide[0], wide[1], wide[2], wide[3]}, high = {wide[4], wide[5], wide[6], wide[7]};
+      const smem<T> to = staging + half_of * Kt * DC;
+      view_as<uint4>(to + chunk_at(row, 2 * chunk + (swap ? 1 : 0)))[0] = swap ? high : low;
+      view_as<uint4>(to + chunk_at(row, 2 * chunk + (swap ? 0 : 1)))[0] = swap ? low : high;
+    }
+  };
+
   // --- the queries, through shared memory into fragments -------------------------------------------------------------
-  const smem<T> q_rows = staging + (S::holds_q ? S::stage : 2 * S::stage);  // over the second stage, which is filled later
+  const smem<T> q_rows = staging + (S::holds_q ? (S::Eight ? 0 : S::stage) : S::stages);  // over a stage that is filled later
   const gmem<const T> q = typed<T>(p.q);
   uint32_t held_q[S::holds_q ? DC / 16 : 1][4];
   if (tiles > 0) {
-    if (thread < Kt) key_rows[thread] = find_row(0), key_rows[Kt + thread] = find_row(1);
+    for (int n = 0; n < 2; n++) {
+      const long long row = thread < Kt ? find_row(n) : -1;
+      put_row(n, row, scale_at(p.key_scales, row), scale_at(p.value_scales, row));
+    }
 #pragma unroll 4
     for (int i = thread; i < S::Rows * Chunks; i += S::Threads) {
       const int row = i / Chunks, chunk = i % Chunks;
@@ -144,15 +201,21 @@ __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p
     offset[i] = p.slopes && tiles > 0 ? float(plan.positions[at.token]) : 0.0f;
   }
   float max[2] = {SL_NEGATIVE_INFINITY, SL_NEGATIVE_INFINITY}, sum[2] = {}, acc[DC / 8][4] = {};
+  float value_unit = 0.0f;  // Eight: the sums are in units of the largest scale so far, so that probabilities round as ever
 
   for (int n = 0; n < tiles; n++) {
     cp_async_wait<0>();
     __syncthreads();  // this tile is there, and everyone has done with the stage that is filled next
+    if constexpr (S::Eight) {
+      widen();
+      __syncthreads();
+    }
     if (n + 1 < tiles) copy(n + 1);
     cp_async_commit();
     const long long next_row = n + 2 < tiles && thread < Kt ? find_row(n + 2) : -1;
+    const float next_key_scale = scale_at(p.key_scales, next_row), next_value_scale = scale_at(p.value_scales, next_row);
 
-    const smem<T> keys = staging + (n & 1) * S::stage, values = keys + Kt * DC;
+    const smem<T> keys = staging + (S::Eight ? 0 : (n & 1) * S::stage), values = keys + Kt * DC;
     const int first = base + n * Kt;
     const bool edge = first < range.all_first || first + Kt > range.all_last;
 
@@ -179,6 +242,14 @@ __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p
     }
 
     const int own = first + warp_key + lane % 4 * 2;  // the key of score[0][0]
+    const smem<const float> own_scales = scales + (S::Eight ? (n & 3) * 2 * Kt + own - first : 0);
+    if constexpr (S::Eight) {
+#pragma unroll
+      for (int j = 0; j < NK; j++) {
+        const float2 of = view_as<float2>(own_scales + j * 8)[0];
+        score[j][0] *= of.x, score[j][1] *= of.y, score[j][2] *= of.x, score[j][3] *= of.y;
+      }
+    }
 #pragma unroll
     for (int j = 0; j < NK; j++)
 #pragma unroll
@@ -202,6 +273,30 @@ __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p
       for (int j = 0; j < NK; j++) {
         score[j][2 * i] = ex2(score[j][2 * i] - from), score[j][2 * i + 1] = ex2(score[j][2 * i + 1] - from);
         sum[i] += score[j][2 * i] + score[j][2 * i + 1];
+      }
+    }
+
+    if constexpr (S::Eight) {
+      float unit = fmaxf(value_unit, 1e-30f);
+#pragma unroll
+      for (int j = 0; j < NK; j++) {
+        const float2 of = view_as<float2>(own_scales + Kt + j * 8)[0];
+        unit = fmaxf(unit, fmaxf(of.x < finite_limit ? of.x : 0.0f, of.y < finite_limit ? of.y : 0.0f));
+      }
+      unit = fmaxf(unit, __shfl_xor_sync(all_lanes, unit, 1));
+      unit = fmaxf(unit, __shfl_xor_sync(all_lanes, unit, 2));
+      const float keep = value_unit / unit, inverse = 1.0f / unit;
+      value_unit = unit;
+#pragma unroll
+      for (int d = 0; d < DC / 8; d++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) acc[d][e] *= keep;
+#pragma unroll
+      for (int j = 0; j < NK; j++) {
+        const float2 of = view_as<float2>(own_scales + Kt + j * 8)[0];
+#pragma unroll
+        for (int e = 0; e < 4; e++)  // zero times an unseen key's scale is zero, whatever that is
+          score[j][e] = score[j][e] == 0.0f ? 0.0f : score[j][e] * ((e % 2 == 0 ? of.x : of.y) * inverse);
       }
     }
 
@@ -259,7 +354,7 @@ __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p
         }
       }
     }
-    if (thread < Kt) key_rows[((n + 2) & 3) * Kt + thread] = next_row;
+    put_row(n + 2, next_row, next_key_scale, next_value_scale);
   }
 
   // --- the result, through shared memory: the warps that parted the keys meet, and stores are whole -------------------
@@ -271,15 +366,14 @@ __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p
   for (int i = 0; i < 2; i++) {
     sum[i] = sum[i] + __shfl_xor_sync(all_lanes, sum[i], 1);
     sum[i] = sum[i] + __shfl_xor_sync(all_lanes, sum[i], 2);
-    if (lane % 4 == 0) {
-      states[(own_row + 8 * i) * 2] = max[i];
-      states[(own_row + 8 * i) * 2 + 1] = sum[i];
-    }
 #pragma unroll
     for (int d = 0; d < DC / 8; d++) {
-      const float2 pair = {acc[d][2 * i], acc[d][2 * i + 1]};
+      const float unit = S::Eight ? value_unit : 1.0f;
+      const float2 pair = {acc[d][2 * i] * unit, acc[d][2 * i + 1] * unit};
       view_as<float2>(merged + ((own_row + 8 * i) * width + d * 8 + lane % 4 * 2))[0] = pair;
     }
+    const softmax_state state = {max[i], sum[i]};
+    if (lane % 4 == 0) states[own_row + 8 * i] = state;
   }
   __syncthreads();
   for (int i = thread; i < tile.rows * (DC / 4); i += S::Threads) {
@@ -291,16 +385,24 @@ __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p
     for (int w = 0; w < S::WarpsN; w++) {
       const int at = w * S::Rows + row;
       float keep, add;
-      all = merge(all, {states[at * 2], states[at * 2 + 1]}, keep, add);
+      all = merge(all, states[at], keep, add);
       const float4 part = view_as<float4>(merged + (at * width + d))[0];
       v[0] = v[0] * keep + part.x * add, v[1] = v[1] * keep + part.y * add;
       v[2] = v[2] * keep + part.z * add, v[3] = v[3] * keep + part.w * add;
     }
     const row_place at = place_of(tile, p, kv_head, row);
-    const float factor = finish_row(p, plan, tile, at, all, d == 0);
+    const float factor = finish_row(p, plan, at, all);
 #pragma unroll
     for (int e = 0; e < 4; e++) v[e] *= factor;
     put_4(p, tile.state * p.o_state + at.token * p.o_token + at.head * p.o_head + d, v, p.Dv - d);
+  }
+  for (int row = thread; p.lse2 && row < tile.rows; row += S::Threads) {
+    softmax_state all = empty_softmax();
+    float keep, add;
+    for (int w = 0; w < S::WarpsN; w++) all = merge(all, states[w * S::Rows + row], keep, add);
+    const row_place at = place_of(tile, p, kv_head, row);
+    finish_row(p, plan, at, all);
+    put_lse2(p, tile, at, all);
   }
 }
 
@@ -309,21 +411,24 @@ void start_prefill(stream& s, const tile_params& p, const device_plan& plan, pag
   launch(native(s), KERNEL(paged_prefill_kernel<T, S>), grid, S::Threads, S::shared, p, plan, shape);
 }
 
-template <typename T>
+template <typename T, bool Eight>
 void prefill(stream& s, const tile_params& p, const device_plan& plan, page_shape shape, dim3 grid, int rows) {
   const int dims = p.D > p.Dv ? p.D : p.Dv;
   if (rows == 16) {
-    if (dims <= 64) return start_prefill<T, prefill_shape<T, 64, 1, 4, 64>>(s, p, plan, shape, grid);
-    if (dims <= 128) return start_prefill<T, prefill_shape<T, 128, 1, 4, 64>>(s, p, plan, shape, grid);
-    return start_prefill<T, prefill_shape<T, 256, 1, 2, 32>>(s, p, plan, shape, grid);
+    if (dims <= 64) return start_prefill<T, prefill_shape<T, 64, 1, 4, 64, Eight>>(s, p, plan, shape, grid);
+    if (dims <= 128) return start_prefill<T, prefill_shape<T, 128, 1, 4, 64, Eight>>(s, p, plan, shape, grid);
+    return start_prefill<T, prefill_shape<T, 256, 1, 2, 32, Eight>>(s, p, plan, shape, grid);
   }
-  if (dims <= 64) return start_prefill<T, prefill_shape<T, 64, 4, 1, 64>>(s, p, plan, shape, grid);
-  if (dims <= 128) return start_prefill<T, prefill_shape<T, 128, 4, 1, 64>>(s, p, plan, shape, grid);
-  start_prefill<T, prefill_shape<T, 256, 4, 1, 32>>(s, p, plan, shape, grid);
+  if (dims <= 64) return start_prefill<T, prefill_shape<T, 64, 4, 1, 64, Eight>>(s, p, plan, shape, grid);
+  if (dims <= 128) return start_prefill<T, prefill_shape<T, 128, 4, 1, 64, Eight>>(s, p, plan, shape, grid);
+  start_prefill<T, prefill_shape<T, 256, 4, 1, 32, Eight>>(s, p, plan, shape, grid);
 }
 
-extern template void prefill<half>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
-extern template void prefill<__nv_bfloat16>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
+// A file each.
+extern template void prefill<half, false>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
+extern template void prefill<half, true>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
+extern template void prefill<__nv_bfloat16, false>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
+extern template void prefill<__nv_bfloat16, true>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
 
 }  // namespace SL_BACKEND_NS
 }  // namespace sl

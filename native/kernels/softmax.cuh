@@ -16,7 +16,7 @@ __device__ __forceinline__ float rescale(float from, float to) {
   return from == SL_NEGATIVE_INFINITY ? 0.0f : ex2(from - to);
 }
 
-struct softmax_state {
+struct alignas(8) softmax_state {
   float max, sum;
 };
 

@@ -173,7 +173,8 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
     state[i].sum = warp_sum<16>(state[i].sum);
     if (own + i < tile.rows) {
       const row_place to = place_of(tile, p, kv_head, own + i);
-      const float factor = finish_row(p, plan, tile, to, state[i], column == 0);
+      const float factor = finish_row(p, plan, to, state[i]);
+      if (column == 0 && p.lse2) put_lse2(p, tile, to, state[i]);
 #pragma unroll
       for (int part = 0; part < Parts; part++) {
         const int d = part * 64 + column * 4;

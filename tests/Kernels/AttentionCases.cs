@@ -59,6 +59,25 @@ public static partial class AttentionCases
                 yield return c;
             }
         }
+
+        // To eight bits: vectors of any magnitude, of zeros and of one large element.
+        foreach (DType kv in new[] { DType.I8, DType.FP8E4M3 })
+        {
+            foreach (DType dtype in new[] { DType.F32, DType.BF16 })
+            {
+                Shape s = new($"{dtype} to {kv}", [1, 5, 0, 17], [1, 37, 4, 17], Page: 8, D: 24) { Dv = 17 };
+                CaseData r = new("append" + s.Name);
+                (KvCacheOptions cache, HostStep step) = s.Plan(r, kv);
+                OpCase c = Base("kv_append", s.Name, s, cache, step, r, appended: false);
+                float[] k = r.Normal(step.Tokens * s.Hkv * s.D), v = r.Normal(step.Tokens * s.Hkv * s.ValueDim, 1e-3f);
+                Array.Clear(k, s.D, s.D);
+                (k[3 * s.D], v[0], v[1]) = (1e6f, -7, 1e-30f);
+                c.Inputs["k"] = HostTensor.Of(dtype, k, step.Tokens, s.Hkv, s.D);
+                c.Inputs["v"] = HostTensor.Of(dtype, v, step.Tokens, s.Hkv, s.ValueDim);
+                ReadSlots(c, s, step, kv);
+                yield return c;
+            }
+        }
     }
 
     public static IEnumerable<OpCase> FusedQkvs()
@@ -102,34 +121,6 @@ public static partial class AttentionCases
                     c.Outputs["q"] = (dtype, [rows, s.H, s.D]);
                     ReadSlots(c, s, step, kv);
                     yield return c;
-                }
-            }
-        }
-    }
-
-    // Caches of a byte a value, with a scale a token and head: what is appended, and what attention reads of it.
-    public static IEnumerable<OpCase> QuantisedCaches()
-    {
-        foreach (DType kv in new[] { DType.I8, DType.FP8E4M3 })
-        {
-            foreach (DType dtype in new[] { DType.F32, DType.F16, DType.BF16 })
-            {
-                Shape append = new($"{dtype} to {kv}", [1, 5, 0, 17], [1, 37, 4, 17], Page: 8, D: 24) { Dv = 16 };
-                CaseData r = new("append" + append.Name);
-                (KvCacheOptions cache, HostStep step) = append.Plan(r, kv);
-                OpCase c = Base("kv_append", append.Name, append, cache, step, r, appended: false);
-                c.Inputs["k"] = r.Tensor(dtype, step.Tokens, append.Hkv, append.D);
-                c.Inputs["v"] = r.Tensor(dtype, step.Tokens, append.Hkv, append.ValueDim);
-                ReadSlots(c, append, step, kv);
-                yield return c;
-
-                foreach (Shape s in new[]
-                {
-                    new Shape("decode", [1, 1, 1, 1], [1, 16, 33, 300]), new Shape("chunk", [7, 1, 18], [47, 270, 256], H: 6), new Shape("prefill", [70, 3], [70, 20], H: 8, Hkv: 1, D: 128),
-                    new Shape("D 80, Dv 48", [1, 20], [90, 40], H: 3, Hkv: 1, D: 80) { Dv = 48 },
-                })
-                {
-                    yield return With(Attention("paged_attention", $"{s.Name} {dtype} on {kv}", s, dtype, kv, causal: true), a => a.Scalars["window"] = s.Name == "chunk" ? 30 : 0);
                 }
             }
         }

@@ -26,6 +26,24 @@ public static partial class AttentionCases
 
     public static IEnumerable<OpCase> Tiles()
     {
+        for (int i = 0; i < TileShapes.Length; i++)
+        {
+            Shape s = TileShapes[i];
+            yield return Attention("paged_attention", $"eight bits: {s.Name}", s, i % 3 == 0 ? DType.BF16 : DType.F16, i % 2 == 0 ? DType.FP8E4M3 : DType.I8, causal: true, padding: i % 4);
+        }
+
+        foreach (DType kv in new[] { DType.FP8E4M3, DType.I8 })
+        {
+            foreach (DType dtype in new[] { DType.F16, DType.BF16, DType.F32 })
+            {
+                OpCase Of(string what, Shape s) => Attention("paged_attention", $"{kv}: {what} {dtype}", s, dtype, kv, causal: true, padding: 1);
+                yield return Of("decode", new Shape("", [1, 1], [300, 17], D: 80));
+                yield return Of("prompt", new Shape("", [20, 35], [70, 35], D: 64));
+                yield return Masked(With(Of("masks, window and cap", new Shape("", [5, 1, 3], [261, 70, 3], H: 4, Hkv: 1, D: 96)), c => (c.Scalars["window"], c.Scalars["soft_cap"]) = (200, 9)));
+                yield return Scaled(Of("values of very different magnitudes", new Shape("", [9, 2], [130, 75], D: 32)));
+            }
+        }
+
         float[] sinks = [0, 2, -3, 6], slopes = [0.5f, 0.25f, 0.125f, 0.0625f];
         for (int i = 0; i < TileShapes.Length; i++)
         {
@@ -93,6 +111,9 @@ public static partial class AttentionCases
             }
         }
 
+        yield return Attention("cascade_attention", "levels: I8", shapes[3], DType.F16, DType.I8, causal: true, padding: 1);
+        yield return Attention("cascade_attention", "levels: FP8 prompts", shapes[2], DType.BF16, DType.FP8E4M3, causal: true);
+        yield return Attention("cascade_attention", "levels: FP8 for f32", shapes[0], DType.F32, DType.FP8E4M3, causal: true);
         foreach (Shape s in new[] { shapes[2], shapes[3] })
         {
             foreach (DType dtype in new[] { DType.F16, DType.F32 })
@@ -105,6 +126,19 @@ public static partial class AttentionCases
                 yield return Masked(Of("masks"));
             }
         }
+    }
+
+    // Tokens whose values are thousands of times larger or smaller than others'.
+    private static OpCase Scaled(OpCase c)
+    {
+        int stride = c.HistoryV!.Data.Length / c.History.Sum();
+        for (int at = 0; at < c.HistoryV.Data.Length; at += sizeof(float))
+        {
+            float factor = (at / stride % 7) switch { 0 => 3000, 3 => 1e-3f, _ => 1 };
+            BitConverter.TryWriteBytes(c.HistoryV.Data.AsSpan(at), BitConverter.ToSingle(c.HistoryV.Data, at) * factor);
+        }
+
+        return c;
     }
 
     // An infinite value in the third last slot of the first sequence: the rows before it must not feel it.

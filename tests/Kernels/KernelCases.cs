@@ -26,7 +26,7 @@ public static class KernelCases
     [
         .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(),
         .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.Tiles(), .. AttentionCases.Cascades(),
-        .. AttentionCases.CappedWindows(), .. AttentionCases.QuantisedCaches(),
+        .. AttentionCases.CappedWindows(),
         .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.WholeRowNorms(),
         .. States(), .. Sampling(),
     ];

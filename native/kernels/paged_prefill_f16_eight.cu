@@ -1,0 +1,10 @@
+// paged_prefill over a cache of eight bits, for queries of f16: see paged_prefill.cuh.
+#include "paged_prefill.cuh"
+
+namespace sl {
+namespace SL_BACKEND_NS {
+
+template void prefill<half, true>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

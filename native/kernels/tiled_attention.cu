@@ -1,7 +1,7 @@
 // tiled_attention: paged attention on CUDA cores for tiles of 32 query rows, where nothing may be rounded to 16 bits (q or the
 // cache in f32), for caches of another 16-bit type than q's, and for what tensor cores do not take.
 // q, o {f32,f16,bf16}   k, v in any type, with scales where they have eight bits   D, Dv up to 256
-// grid (tiles, Hkv, splits)   block 128: 8 groups of 16 threads, a group 4 rows   shared: 36 KB for D 64, 105 KB for 256
+// grid (tiles, Hkv, splits)   block 128: 8 groups of 16 threads, a group 4 rows   shared: 22 KB for D 64, 70 KB for 256
 // Bound by f32 arithmetic; each key and value is read once a tile. Rows of keys begin 4 banks apart: their stride in
 // vectors of 16 bytes is odd.
 #include "attention.h"
@@ -16,17 +16,16 @@ namespace {
 
 constexpr int tiled_rows = 32, tiled_keys = 32, tiled_threads = 128, p_stride = tiled_keys + 4;
 
-// Floats of shared memory: queries, keys, values, probabilities.
+// Floats of shared memory: queries, keys and then values in one place, probabilities.
 struct tiled_layout {
-  int q_stride, v_stride, keys, values, scores, end;
+  int q_stride, v_stride, keys, scores, end;
 };
 __host__ __device__ inline tiled_layout tiled_layout_of(int D, int Dv) {
   tiled_layout l{};
   l.q_stride = (D + 3) / 4 * 4, l.v_stride = (Dv + 3) / 4 * 4;
   if (l.q_stride / 4 % 2 == 0) l.q_stride += 4;
   l.keys = tiled_rows * l.q_stride;
-  l.values = l.keys + tiled_keys * l.q_stride;
-  l.scores = l.values + tiled_keys * l.v_stride;
+  l.scores = l.keys + tiled_keys * (l.q_stride > l.v_stride ? l.q_stride : l.v_stride);
   l.end = l.scores + tiled_rows * p_stride;
   return l;
 }
@@ -48,7 +47,7 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
   query_tile tile;
   if (!find_tile<tiled_rows>(tile, p, plan)) return;
   const tiled_layout at = tiled_layout_of(p.D, p.Dv);
-  const smem<float> queries = memory, keys = memory + at.keys, values = memory + at.values, scores = memory + at.scores;
+  const smem<float> queries = memory, keys = memory + at.keys, values = keys, scores = memory + at.scores;
 
   const int thread = int(threadIdx.x), column = thread % 16, own = thread / 16 * 4, kv_head = int(blockIdx.y);
   const tile_keys range = keys_of(tile, p, plan);
@@ -104,7 +103,6 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
     }
     __syncthreads();
     fill(keys, at.q_stride, p.keys, p.D);
-    fill(values, at.v_stride, p.values, p.Dv);
     __syncthreads();
 
     float score[4][2] = {};
@@ -144,7 +142,9 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
         scores[(own + i) * p_stride + column + 16 * e] = probability == 0.0f ? 0.0f : probability * scales[tiled_keys + column + 16 * e];
       }
     }
-    __syncwarp();  // a row's probabilities come from threads of one warp
+    __syncthreads();  // the keys are done with
+    fill(values, at.v_stride, p.values, p.Dv);
+    __syncthreads();
     for (int key = 0; key < tiled_keys && first + key < range.last; key++) {
       float weight[4];
 #pragma unroll

@@ -157,6 +157,32 @@ public static partial class AttentionCases
         }
     }
 
+    // Into a cache of eight bits: RoPE and QK-norm before the scale is known.
+    public static IEnumerable<OpCase> EightBitQkvs()
+    {
+        foreach (DType kv in new[] { DType.I8, DType.FP8E4M3 })
+        {
+            foreach (RopeKind kind in new[] { RopeKind.Half, RopeKind.Interleaved })
+            {
+                Shape s = new($"into {kv} {kind}", [1, 9], [33, 20], H: 4, Hkv: 2, D: 48) { Dv = 32 };
+                CaseData r = new("fused" + s.Name);
+                (KvCacheOptions cache, HostStep step) = s.Plan(r, kv);
+                OpCase c = Base("fused_qkv", s.Name, s, cache, step, r, appended: false) with { PaddingRows = 2 };
+                int rows = step.Tokens + c.PaddingRows;
+                c.Inputs["x"] = r.Tensor(DType.F32, rows, 64);
+                c.Weights["wq"] = r.Weight(WeightEncoding.F32, s.H * s.D, 64);
+                c.Weights["wk"] = r.Weight(WeightEncoding.F32, s.Hkv * s.D, 64);
+                c.Weights["wv"] = r.Weight(WeightEncoding.F32, s.Hkv * s.ValueDim, 64);
+                c.Inputs["norm_k"] = r.Tensor(DType.F32, s.D);
+                c.Inputs["inv_freq"] = HostTensor.Of(DType.F32, KernelCases.InvFreq(32), 16);
+                c.Scalars["kind"] = (int)kind;
+                c.Outputs["q"] = (DType.F32, [rows, s.H, s.D]);
+                ReadSlots(c, s, step, kv);
+                yield return c;
+            }
+        }
+    }
+
     // QK-norm of whole rows (OLMo 2), with padding rows and without, and of q alone.
     public static IEnumerable<OpCase> WholeRowNorms()
     {

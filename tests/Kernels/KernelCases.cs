@@ -27,7 +27,7 @@ public static class KernelCases
         .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(),
         .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.Tiles(), .. AttentionCases.Cascades(),
         .. AttentionCases.CappedWindows(),
-        .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.WholeRowNorms(),
+        .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.EightBitQkvs(), .. AttentionCases.WholeRowNorms(),
         .. States(), .. Sampling(),
     ];
 

@@ -132,12 +132,7 @@ __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p
       const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
       uint32_t wide[8];
 #pragma unroll
-      for (int w = 0; w < 4; w++) {
-        float v[4];
-#pragma unroll
-        for (int e = 0; e < 4; e++) v[e] = eight_to_float(words[w] >> (8 * e) & 0xffu, p.kv_dtype);
-        wide[2 * w] = pack<T>(v[0], v[1]), wide[2 * w + 1] = pack<T>(v[2], v[3]);
-      }
+      for (int w = 0; w < 4; w++) widen_4<T>(wide[2 * w], wide[2 * w + 1], words[w], p.kv_dtype);
       // Threads 4 apart begin with different halves: their chunks lie 8 apart, in the same banks.
       const bool swap = DC > 64 && (chunk & 4) != 0;
       const uint4 low = {wide[0], wide[1], wide[2], wide[3]}, high = {wide[4], wide[5], wide[6], wide[7]};

@@ -2,6 +2,8 @@
 // infinities, largest 448, NaN 0x7f).   Source: Micikevicius et al. 2022.
 #pragma once
 
+#include <type_traits>
+
 #include "backend.h"
 #include "vec.cuh"
 
@@ -41,6 +43,49 @@ __device__ __forceinline__ float scale_of(float largest, int dtype) { return lar
 __device__ __forceinline__ bool eight_bits(int dtype) { return dtype == SL_DTYPE_I8 || dtype == SL_DTYPE_FP8_E4M3; }
 __device__ __forceinline__ float eight_to_float(unsigned bits, int dtype) {
   return dtype == SL_DTYPE_I8 ? int8_to_float(bits) : e4m3_to_float(bits);
+}
+
+// Two 16-bit numbers in a word.
+template <typename T> struct pair_of { using type = half2; };
+template <> struct pair_of<__nv_bfloat16> { using type = __nv_bfloat162; };
+
+template <typename T>
+__device__ __forceinline__ typename pair_of<T>::type as_pair(uint32_t bits) {
+  typename pair_of<T>::type v;
+  memcpy(&v, &bits, 4);
+  return v;
+}
+template <typename P>
+__device__ __forceinline__ uint32_t as_word(P pair) {
+  uint32_t bits;
+  memcpy(&bits, &pair, 4);
+  return bits;
+}
+
+// Four neighbours of eight bits to four of T, two at a time: exact, for T has more bits of either field.
+template <typename T>
+__device__ __forceinline__ void widen_4(uint32_t& low, uint32_t& high, uint32_t raw, int dtype) {
+  constexpr bool is_half = std::is_same_v<T, half>;
+  if (dtype == SL_DTYPE_FP8_E4M3) {
+    const auto widen = [](uint32_t x) {  // the bytes stand on top of their half words
+      // The fields moved to their places in T, whose exponent then lacks 15 - 7, or 127 - 7.
+      const uint32_t bits = (x & 0x80008000u) | ((x & 0x7f007f00u) >> (is_half ? 1 : 4));
+      const uint32_t factor = is_half ? 0x5c005c00u : 0x7b807b80u;  // 2^8, 2^120
+      const uint32_t nan = ((x & 0x7f007f00u) + 0x01000100u) >> 15 & 0x00010001u;
+      return as_word(__hmul2(as_pair<T>(bits), as_pair<T>(factor))) | nan * 0x7fffu;
+    };
+    low = widen(__byte_perm(raw, 0, 0x1404)), high = widen(__byte_perm(raw, 0, 0x3424));
+  } else if constexpr (is_half) {
+    // 128 more than the number, as the lowest bits of 1024.
+    const uint32_t biased = raw ^ 0x80808080u;
+    low = as_word(__hsub2(as_pair<T>(__byte_perm(biased, 0x64646464u, 0x4140)), as_pair<T>(0x64806480u)));
+    high = as_word(__hsub2(as_pair<T>(__byte_perm(biased, 0x64646464u, 0x4342)), as_pair<T>(0x64806480u)));
+  } else {
+    const auto pack = [](uint32_t a, uint32_t b) {  // such integers are the upper halves of their f32
+      return __byte_perm(__float_as_uint(int8_to_float(a)), __float_as_uint(int8_to_float(b)), 0x7632);
+    };
+    low = pack(raw & 0xffu, raw >> 8 & 0xffu), high = pack(raw >> 16 & 0xffu, raw >> 24);
+  }
 }
 
 // Element `at` of a pool of any type.

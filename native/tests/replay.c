@@ -198,6 +198,14 @@ static sl_status place(run* r, sl_tensor* t, const block* data) {
 }
 
 /* The rows of the pool that the step wrote; the driver reads them as the tests do. */
+/* An input's values on the host: of an op that takes them there. */
+static const block* values(run* r, const char* text) {
+  for (int i = 0; i < r->c->tensor_count; i++)
+    if (strcmp(r->c->tensors[i].name, text) == 0) return &r->c->tensors[i].data;
+  die("a case lacks an input");
+  return NULL;
+}
+
 static sl_status read_cache(run* r) {
   sl_tensor pools[2];
   TRY(sl_kv_cache_get_layer(r->cache, 0, &pools[0], &pools[1]));
@@ -233,6 +241,11 @@ static sl_status execute(run* r) {
   }
   if (strcmp(op, "kv_append") == 0) {
     TRY(sl_kv_append(s, r->cache, 0, r->batch, tensor(r, "k"), tensor(r, "v")));
+    return read_cache(r);
+  }
+  if (strcmp(op, "copy_pages") == 0) {
+    const block *sources = values(r, "sources"), *targets = values(r, "targets");
+    TRY(sl_kv_cache_copy_pages(s, r->cache, sources->data, targets->data, (int32_t)(sources->bytes / 4)));
     return read_cache(r);
   }
   if (strcmp(op, "fused_qkv") == 0) {

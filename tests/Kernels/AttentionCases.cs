@@ -80,6 +80,33 @@ public static partial class AttentionCases
         }
     }
 
+    // Pages of one sequence to spare ones, of whole vectors and not.
+    public static IEnumerable<OpCase> Copies()
+    {
+        foreach (DType kv in new[] { DType.F32, DType.F16, DType.BF16 })
+        {
+            foreach (int d in new[] { 32, 10 })
+            {
+                yield return Copy($"{kv} D {d}", new Shape("copy", [1, 2], [37, 20], Page: d == 10 ? 1 : 8, D: d), kv);
+            }
+        }
+    }
+
+    private static OpCase Copy(string name, Shape s, DType kv)
+    {
+        CaseData r = new("copy" + name);
+        (KvCacheOptions cache, HostStep step) = s.Plan(r, kv);
+        OpCase c = Base("copy_pages", name, s, cache, step, r, appended: true);
+        int[] sources = [step.PageIds[0], step.PageIds[2], step.PageIds[0]], targets = [.. Enumerable.Range(0, cache.Pages).Except(step.PageIds).Take(3)];
+        int[] rows = [.. targets.SelectMany(page => Enumerable.Range(page * s.Hkv * s.Page, s.Hkv * s.Page))];
+        c.Inputs["sources"] = HostTensor.Of(sources);
+        c.Inputs["targets"] = HostTensor.Of(targets);
+        c.Inputs["cache_rows"] = HostTensor.Of(rows);
+        c.Outputs["cache_k"] = (kv, [rows.Length, s.D]);
+        c.Outputs["cache_v"] = (kv, [rows.Length, s.ValueDim]);
+        return c;
+    }
+
     public static IEnumerable<OpCase> FusedQkvs()
     {
         (WeightEncoding Q, WeightEncoding V)[] mixes = [(WeightEncoding.F32, WeightEncoding.F32), (WeightEncoding.Q4_0, WeightEncoding.Q4_0), (WeightEncoding.Q4K, WeightEncoding.Q6K), (WeightEncoding.F16, WeightEncoding.F16)];

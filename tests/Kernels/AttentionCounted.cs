@@ -35,6 +35,8 @@ public static partial class AttentionCases
         ReadSlots(appended, append, step, f16);
         yield return appended;
 
+        yield return Copy($"{f16} 3 pages, 8 heads", new Shape("copy", [1], [60], H: 8, Hkv: 8, D: 128), f16);
+
         foreach ((WeightEncoding q, WeightEncoding v) in new[] { (WeightEncoding.Q4_0, WeightEncoding.Q4_0), (WeightEncoding.F16, WeightEncoding.F16), (WeightEncoding.Q4K, WeightEncoding.Q6K) })
         {
             yield return Fused($"{f16} {q} {v} decode", new Shape("decode", [1], [101], H: 8, Hkv: 2, D: 64), q, v);

@@ -102,6 +102,7 @@ public static class Claims
         new("rope", "neighbours: every second element a lane, twice") { When = c => c.Scalar("kind") == 1, Moved = r => 2.7 * r.MinimumBytes, SectorUse = 0.75 },
         new("rope", "x and y once, and the frequencies once a head") { Moved = r => r.MinimumBytes + (double)(r.Case.Inputs["x"].Shape[0] * r.Case.Inputs["x"].Shape[1] * (r.Case.Inputs["inv_freq"].Data.Length + 96)), SectorUse = 0.99 },
         new("kv_append", "k, v and slots once; where a token stands, for each head") { Moved = r => 1.35 * r.MinimumBytes, SectorUse = 0.99 },
+        new("copy_pages", "keys, then values; each page once there and back") { Launches = _ => 2, Moved = r => 1.01 * r.MinimumBytes, SectorUse = 0.99 },
         new("merge_states", "states once, and the weights of all states for each element") { Moved = r => 1.5 * r.MinimumBytes, SectorUse = 0.99 },
 
         new("linear", "tensor cores, tiles of 64 x 64: w once a tile of rows, x once a tile of columns")

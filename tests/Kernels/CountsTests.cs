@@ -86,6 +86,26 @@ public sealed class CountsTests
         File.WriteAllText(path, CountsTable.Write(device));
     }
 
+    // KERNEL() leaves each kernel's name in the library: what is launched anywhere is found here.
+    [Fact]
+    public void Every_kernel_has_a_representative()
+    {
+        using Device device = Open();
+        string library = System.Text.Encoding.Latin1.GetString(File.ReadAllBytes(Path.Combine(AppContext.BaseDirectory, "libsluice.so")));
+        string[] kernels = [.. System.Text.RegularExpressions.Regex.Matches(library, @"(?<=\0)([a-z][a-z0-9_]*_kernel)(?:<[^\0]*>)?(?=\0)").Select(m => m.Groups[1].Value).Distinct().Order(StringComparer.Ordinal)];
+        Assert.True(kernels.Length > 10, string.Join(", ", kernels));
+        Assert.Equal(kernels, Representatives.Table.Select(t => t.Kernel).Order(StringComparer.Ordinal));
+        foreach ((string kernel, string[] cases) in Representatives.Table)
+        {
+            foreach (OpCase c in cases.Select(KernelCases.Get))
+            {
+                using OpRunner runner = new(device, c);
+                CountedRun run = CountedRun.Of(device, runner, c);
+                Assert.True(run.Kernels.Any(k => k.Kernel == kernel), $"{c} runs {string.Join(", ", run.Kernels.Select(k => k.Kernel))}, and not {kernel}");
+            }
+        }
+    }
+
     internal static Device Open()
     {
         try

@@ -25,7 +25,7 @@ public static class KernelCases
     private static IEnumerable<OpCase> Everything() =>
     [
         .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(),
-        .. AttentionCases.Appends(), .. AttentionCases.Attentions(), .. AttentionCases.Tiles(), .. AttentionCases.Cascades(),
+        .. AttentionCases.Appends(), .. AttentionCases.Copies(), .. AttentionCases.Attentions(), .. AttentionCases.Tiles(), .. AttentionCases.Cascades(),
         .. AttentionCases.CappedWindows(),
         .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.EightBitQkvs(), .. AttentionCases.WholeRowNorms(),
         .. States(), .. Sampling(),

@@ -81,7 +81,8 @@ public sealed class KernelTests
         string folder = Environment.GetEnvironmentVariable("SLUICE_CASE_DIR") is { Length: > 0 } named ? named : Directory.CreateTempSubdirectory("sluice-cases").FullName;
         Directory.CreateDirectory(folder);
         int index = 0;
-        foreach (OpCase c in KernelCases.All)
+        // SLUICE_CASES=representatives: those that run every kernel once, for tools that are slow.
+        foreach (OpCase c in Environment.GetEnvironmentVariable("SLUICE_CASES") == "representatives" ? Representatives.Cases : KernelCases.All)
         {
             string path = Path.Combine(folder, $"{index++:0000}-{c.Op}.case");
             c.Write(path);

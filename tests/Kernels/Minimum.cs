@@ -24,6 +24,8 @@ public static class Minimum
             case "penalties":
                 // In place: of the logits only those that the history or a bias names.
                 return Inputs(c) - Bytes(c.Inputs["logits"]) + (2 * sizeof(float) * Touched(c));
+            case "copy_pages":
+                return 2 * (c.Inputs["sources"].Data.Length / sizeof(int)) * c.Cache!.PageSize * RowBytes(c.Cache);
             case "kv_append":
                 return Bytes(c.Inputs["k"]) + Bytes(c.Inputs["v"]) + Appended(c);
             case "fused_qkv":

@@ -95,6 +95,9 @@ public sealed class OpRunner : IDisposable
                     NormEps = 1e-5f, QkNormEps = 1e-6f, RopeScale = c.Scalar("rope_scale"), RopeKind = (RopeKind)(int)c.Scalar("kind"),
                 });
                 break;
+            case "copy_pages":
+                _cache!.CopyPages(Stream, MemoryMarshal.Cast<byte, int>(c.Inputs["sources"].Data), MemoryMarshal.Cast<byte, int>(c.Inputs["targets"].Data));
+                break;
             case "paged_attention":
                 Stream.PagedAttention(Attention());
                 break;

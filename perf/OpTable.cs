@@ -6,8 +6,9 @@ using Sluice.Kernels;
 namespace Sluice.Perf;
 
 /// <summary>
-/// Times cases on devices: median of rounds of at least 20 ms after a warm-up, with bytes and flops a second. One JSON
-/// object a line on standard output, a table on standard error.
+/// Times cases on devices: median of rounds of at least 20 ms after a warm-up, with bytes and flops a second. With "--large", sizes
+/// of real models, each run from a flushed L2 and timed alone by device events: median of 100 ms of runs after 25 ms of warm-up,
+/// beside the read rate that the same process measured. One JSON object a line on standard output, a table on standard error.
 /// </summary>
 internal static class OpTable
 {
@@ -19,7 +20,9 @@ internal static class OpTable
     {
         bool large = targets.Contains("--large");
         targets = [.. targets.Where(t => t != "--large")];
-        IReadOnlyCollection<OpCase> cases = large ? [.. Large()] : KernelCases.All;
+        // Large cases are made one after the other: together they would not fit.
+        string[] ops = Environment.GetEnvironmentVariable("SLUICE_OPS") is { Length: > 0 } named ? named.Split(',') : [];
+        IEnumerable<OpCase> cases = large ? Large().Where(c => ops.Length == 0 || ops.Contains(c.Op)) : KernelCases.All;
         foreach (string target in targets.Length > 0 ? targets : [.. OpBenchmarks.Here()])
         {
             Device device;
@@ -33,15 +36,17 @@ internal static class OpTable
                 continue;
             }
 
+            double peak = large ? ReadPeak(device) : 0;
             foreach (OpCase c in cases)
             {
                 try
                 {
                     using OpRunner runner = new(device, c);
-                    double milliseconds = Median(device, runner);
+                    double milliseconds = large ? Flushed(device, runner) : Median(device, runner);
                     double gigabytes = Minimum.Of(c, runner.WeightBytes) / milliseconds / 1e6, gigaflops = c.Flops / milliseconds / 1e6;
-                    Console.Error.WriteLine($"{target,-14} {c,-56} {milliseconds * 1000,10:0.0} us {gigabytes,8:0.00} GB/s {gigaflops,9:0.0} GFLOP/s");
-                    Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{{\"target\":\"{target}\",\"device\":\"{device.Info.Name}\",\"case\":\"{c}\",\"us\":{milliseconds * 1000:0.000},\"gb_per_s\":{gigabytes:0.000},\"gflop_per_s\":{gigaflops:0.0}}}"));
+                    string share = large ? $" {100 * gigabytes / peak,5:0.0}% of the read peak" : "";
+                    Console.Error.WriteLine($"{target,-14} {c,-56} {milliseconds * 1000,10:0.0} us {gigabytes,8:0.00} GB/s {gigaflops,9:0.0} GFLOP/s{share}");
+                    Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{{\"target\":\"{target}\",\"device\":\"{device.Info.Name}\",\"case\":\"{c}\",\"us\":{milliseconds * 1000:0.000},\"gb_per_s\":{gigabytes:0.000},\"gflop_per_s\":{gigaflops:0.0},\"read_peak_gb_per_s\":{peak:0.0}}}"));
                 }
                 catch (SluiceException e) when (e.Status == Status.ErrUnsupported)
                 {
@@ -53,18 +58,103 @@ internal static class OpTable
         return 0;
     }
 
-    // Projections of models people run: few rows for decode, many for prefill.
+    // Projections of models people run, then attention and cascades: the shapes of the field's tables.
     private static IEnumerable<OpCase> Large()
     {
-        foreach ((int n, int k) in new[] { (4096, 4096), (28672, 4096), (4096, 14336), (2048, 2048) })
+        (int N, int K)[] small = [(3072, 2048), (2048, 2048), (16384, 2048), (2048, 8192), (6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336)];
+        foreach ((WeightEncoding encoding, int group) in new[] { (WeightEncoding.Q4_0, 0), (WeightEncoding.GPTQ4, 128) })
         {
-            foreach (int m in new[] { 1, 4, 16, 128 })
+            foreach ((int n, int k) in small)
             {
-                foreach ((WeightEncoding encoding, int group) in new[] { (WeightEncoding.Q4_0, 0), (WeightEncoding.Q8_0, 0), (WeightEncoding.F16, 0) })
+                foreach (int m in new[] { 1, 4, 16, 64, 512, 4096 })
                 {
-                    yield return KernelCases.Linear($"{encoding} {m}x{n}x{k}", DType.F16, encoding, group, m, n, k, false, false, DType.F16);
+                    yield return Linear(encoding, group, m, n, k);
                 }
             }
+
+            yield return Linear(encoding, group, 1, 128256, 4096);
+            yield return Linear(encoding, group, 1, 57344, 8192);
+            yield return Linear(encoding, group, 16, 57344, 8192);
+        }
+
+        foreach (WeightEncoding encoding in new[] { WeightEncoding.Q8_0, WeightEncoding.F16, WeightEncoding.Q4K, WeightEncoding.Q6K })
+        {
+            foreach (int m in new[] { 1, 16, 512 })
+            {
+                yield return Linear(encoding, 0, m, 4096, 4096);
+            }
+        }
+
+        foreach (OpCase c in AttentionCases.Timed())
+        {
+            yield return c;
+        }
+
+        static OpCase Linear(WeightEncoding encoding, int group, int m, int n, int k) =>
+            KernelCases.Linear($"{encoding}{(group > 0 ? $" g{group}" : "")} {m}x{n}x{k}", DType.F16, encoding, group, m, n, k, false, false, DType.F16);
+    }
+
+    // Bytes a second of the op that only reads, over a gigabyte; or of a copy's both ways, where that is more.
+    private static double ReadPeak(Device device)
+    {
+        const int rows = 2048;
+        int v = device.Backend == Backend.Cuda ? 131072 : 2048;
+        OpCase c = new("argmax", $"read peak {rows}x{v}") { Inputs = { ["logits"] = new HostTensor(DType.F32, [rows, v], new byte[(long)rows * v * sizeof(float)]) }, Outputs = { ["ids"] = (DType.I32, [rows]) } };
+        using OpRunner runner = new(device, c);
+        ulong half = (ulong)rows * (ulong)v * 2;
+        Tensor from = runner.Stream.CreateTensor(DType.U8, (long)half), to = runner.Stream.CreateTensor(DType.U8, (long)half);
+        double read = 2 * half / Flushed(device, runner.Stream, runner.Run) / 1e6, copy = 2 * half / Flushed(device, runner.Stream, () => runner.Stream.Copy(from.Buffer!, 0, to.Buffer!, 0, half)) / 1e6;
+        from.Buffer!.Dispose();
+        to.Buffer!.Dispose();
+        Console.Error.WriteLine($"{device.Info.Name}: read {read:0} GB/s, copy {copy:0} GB/s (read and written)");
+        return Math.Max(read, copy);
+    }
+
+    private static double Flushed(Device device, OpRunner runner) => Flushed(device, runner.Stream, runner.Run);
+
+    // Each run finds an L2 (50 MB on an H100) that other bytes went through, and the device busy, so that no launch is waited for.
+    private static double Flushed(Device device, ComputeStream stream, Action run)
+    {
+        int atOnce = device.Backend == Backend.Cuda ? 20 : 2;
+        const int most = 400;
+        ulong flushed = device.Backend == Backend.Cuda ? 256UL << 20 : 1 << 20;
+        Tensor other = stream.CreateTensor(DType.U8, (long)flushed);
+        List<double> all = [];
+        Stopwatch watch = Stopwatch.StartNew();
+        for (double warm = 0; warm < 25 && watch.ElapsedMilliseconds < 1000; warm += Batch().Sum())
+        {
+        }
+
+        watch.Restart();
+        while (all.Count == 0 || (all.Sum() < 100 && all.Count < most && watch.ElapsedMilliseconds < 2000))
+        {
+            all.AddRange(Batch());
+        }
+
+        other.Buffer!.Dispose();
+        all.Sort();
+        return all[all.Count / 2];
+
+        double[] Batch()
+        {
+            (ComputeEvent Start, ComputeEvent End)[] events = [.. Enumerable.Range(0, atOnce).Select(_ => (new ComputeEvent(device), new ComputeEvent(device)))];
+            foreach ((ComputeEvent start, ComputeEvent end) in events)
+            {
+                stream.Fill(other.Buffer!, 0, 0, flushed);
+                start.Record(stream);
+                run();
+                end.Record(stream);
+            }
+
+            stream.Synchronize();
+            double[] took = [.. events.Select(e => e.End.MillisecondsSince(e.Start))];
+            foreach ((ComputeEvent start, ComputeEvent end) in events)
+            {
+                start.Dispose();
+                end.Dispose();
+            }
+
+            return took;
         }
     }
 

@@ -6,6 +6,7 @@ param(
     [string]$Verb = 'build',
     [ValidateSet('auto', 'on', 'off')][string]$Cuda = '',
     [switch]$Install,
+    [switch]$Counts,
     [Parameter(ValueFromRemainingArguments)][string[]]$Rest = @()
 )
 $ErrorActionPreference = 'Stop'
@@ -18,6 +19,7 @@ if (-not $IsWindows -and $null -ne (Get-Variable IsWindows -ErrorAction Ignore))
     $arguments = @($Verb)
     if ($Cuda) { $arguments += '--cuda', $Cuda }
     if ($Install) { $arguments += '--install' }
+    if ($Counts) { $arguments += '--counts' }
     if ($Rest.Count -gt 0) { $arguments += '--'; $arguments += $Rest }
     & "$PSScriptRoot/build.sh" @arguments
     exit $LASTEXITCODE

@@ -80,6 +80,7 @@ public sealed class KernelTests
     {
         string folder = Environment.GetEnvironmentVariable("SLUICE_CASE_DIR") is { Length: > 0 } named ? named : Directory.CreateTempSubdirectory("sluice-cases").FullName;
         Directory.CreateDirectory(folder);
+        File.WriteAllLines(Path.Combine(folder, "ops.txt"), KernelCases.All.Select(c => c.Op).Distinct());
         int index = 0;
         // SLUICE_CASES=representatives: those that run every kernel once, for tools that are slow.
         foreach (OpCase c in Environment.GetEnvironmentVariable("SLUICE_CASES") == "representatives" ? Representatives.Cases : KernelCases.All)

@@ -2,10 +2,10 @@
 # run.sh STAGE [--seconds N] [--out DIR] [--target cuda|simt]: one stage of the bundle, stopped in time.
 #
 #   build      the native library for this machine's own GPU, and the fragment test on the hardware
-#   test       every kernel case, and the golden models
-#   sanitize   one case an op under memcheck, racecheck, initcheck, synccheck
+#   test       every kernel case, the golden models, then whole grids of other projects' sizes
+#   sanitize   a case for every kernel under memcheck, racecheck, initcheck, synccheck
 #   generate   text from each model that the bundle carries
-#   bench      kernels, then whole models with random weights of true sizes
+#   bench      kernels from a flushed L2 beside a measured read peak, then whole models with random weights of true sizes
 #   all        these, in this order, each with its share of the time
 #
 # What is done is remembered: the same call goes on where the last one stopped. Results: at most eight files in DIR.
@@ -61,11 +61,17 @@ build() {
   finish build
 }
 
-ops=(rms_norm add_rms_norm embedding gather rope gated_activation kv_append linear fused_qkv paged_attention cascade_attention merge_states penalties argmax sample log_probs)
+# A case for every kernel, and ops.txt: all ops that have cases.
+cases() {
+  [[ -s $here/cases/ops.txt ]] && return 0
+  SLUICE_CASES=representatives SLUICE_CASE_DIR=$here/cases timeout "$(left)" "$here/bin/Sluice.Tests" -method '*Cases_can_be_written*' -noLogo -noColor >"$here/state/output" 2>&1
+  [[ -s $here/cases/ops.txt ]] || { log "the list of ops FAILED"; tail -n 20 "$here/state/output"; return 1; }
+}
 
 tests() {
   local op line
-  for op in "${ops[@]}"; do
+  cases || return 1
+  for op in $(<"$here/cases/ops.txt"); do
     finished "test-$op" && continue
     out_of_time 10 && { log "test: out of time before $op"; return 1; }
     SLUICE_OPS=$op SLUICE_TARGETS=$targets timeout "$(left)" "$here/bin/Sluice.Tests" -method '*Op_is_as_close*' -noLogo -noColor >"$here/state/output" 2>&1
@@ -76,6 +82,10 @@ tests() {
     { echo "== $op"; grep -A4 '\[FAIL\]' "$here/state/output" | head -n 200; } >> "$out/test.txt"
     [[ -n $line ]] && finish "test-$op"
   done
+  goldens && grid
+}
+
+goldens() {
   finished test-golden && return 0
   out_of_time 10 && return 1
   local filter='*Cuda_generates*'; [[ $target == simt ]] && filter='*Simt_generates*'
@@ -85,16 +95,29 @@ tests() {
   finish test-golden
 }
 
+# Cases that were right are not run again; on simt a few seconds' worth.
+grid() {
+  finished test-grid && return 0
+  out_of_time 30 && { log "test: out of time before the grid"; return 1; }
+  local most=$(( $(left) * 2 / 3 )) line
+  [[ $target == simt ]] && most=5
+  SLUICE_GRID=1 SLUICE_GRID_SECONDS=$most SLUICE_GRID_DONE=$here/state/grid-$target SLUICE_TARGETS=$targets \
+    timeout "$(left)" "$here/bin/Sluice.Tests" -method '*Grid_is_as_close*' -noLogo -noColor -showLiveOutput >"$here/state/output" 2>&1
+  line=$(grep -oE 'grid on .*' "$here/state/output" | tail -n 1)
+  log "test ${line:-grid: stopped}; $(grep -E 'Total:' "$here/state/output" | tail -n 1 | sed 's/^ *//')"
+  { echo "== grid"; grep -A44 '\[FAIL\]' "$here/state/output"; } >> "$out/test.txt"
+  if [[ $target == simt ]] || [[ $line == *' 0 not begun'* ]]; then finish test-grid; fi
+}
+
 sanitize() {
   if ! command -v compute-sanitizer >/dev/null; then log "sanitize: no compute-sanitizer here, skipped"; return 0; fi
-  SLUICE_CASE_DIR=$here/cases timeout "$(left)" "$here/bin/Sluice.Tests" -method '*Cases_can_be_written*' >/dev/null 2>&1
+  cases || return 1
   local tool op case
   for tool in memcheck racecheck initcheck synccheck; do
-    for op in "${ops[@]}"; do
+    for case in "$here"/cases/*.case; do
+      op=$(basename "$case" .case)
       finished "sanitize-$tool-$op" && continue
       out_of_time 20 && { log "sanitize: out of time before $tool $op"; return 1; }
-      case=$(ls "$here"/cases/*-$op.case 2>/dev/null | sed -n '3p;1p' | tail -n 1)
-      [[ -n $case ]] || continue
       if timeout "$(left)" compute-sanitizer --tool $tool --error-exitcode 9 "$here/build-$target/tests/sluice_replay" --backend cuda "$case" >"$here/state/output" 2>&1; then
         log "sanitize $tool $op: clean"
       else

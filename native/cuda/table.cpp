@@ -39,6 +39,7 @@ const op_table& op_table_of_kernels() {
     put<sample_cuda>(t.sample);
     put<log_probs_cuda>(t.log_probs);
     put<copy_pages_cuda>(t.copy_pages);
+    t.linear.workspace = linear_workspace;
     t.fused_qkv.workspace = fused_qkv_workspace;
     t.paged_attention.workspace = paged_attention_workspace;
     t.cascade_attention.workspace = cascade_attention_workspace;

@@ -6,7 +6,7 @@
 #include "blocks.h"
 #include "device.h"
 #include "error.h"
-#include "int4_layout.h"
+#include "packed.h"
 #include "quants.h"
 #include "stream.h"
 #include "weight.h"
@@ -58,7 +58,7 @@ plan plan_of(const sl_weight_source& s) {
     case SL_ENCODING_Q8_0: return {storage::int8, 32};
     case SL_ENCODING_Q6_K: return {storage::int8, 16};
     case SL_ENCODING_INT8:
-      if (s.group % 16 == 0) return {storage::int8, s.group};
+      if (s.group % 8 == 0) return {storage::int8, s.group};
       return {storage::f32, 1};
     default: return {storage::f32, 1};
   }
@@ -82,6 +82,10 @@ void put_int4(char* to, const std::vector<int>& q) {
   for (size_t k = 0; k < q.size(); k++) words[int4_word((long long)k)] |= uint32_t(q[k]) << int4_bit((long long)k);
 }
 
+void put_int8(char* to, const std::vector<int>& q) {
+  for (size_t k = 0; k < q.size(); k++) to[int8_byte((long long)k)] = char(q[k]);
+}
+
 }  // namespace
 
 std::unique_ptr<weight> cuda_device::create_weight(stream& s, const sl_weight_source& source) {
@@ -95,8 +99,8 @@ std::unique_ptr<weight> cuda_device::create_weight(stream& s, const sl_weight_so
   const bool four = p.storage == storage::int4_zero || p.storage == storage::int4_bias || p.storage == storage::int4_wide;
   const bool quantised = four || p.storage == storage::int8;
   const uint64_t group_bytes = p.storage == storage::int4_zero || p.storage == storage::int4_bias ? 4 : 8;
-  const uint64_t row_bytes = four ? uint64_t(int4_chunks(K)) * 512
-                             : quantised ? uint64_t(K) : uint64_t(K) * (p.storage == storage::f32 ? 4 : 2);
+  const uint64_t row_bytes = quantised ? uint64_t(units_of(K, four ? int4_unit : int8_unit)) * 16
+                                       : uint64_t(K) * (p.storage == storage::f32 ? 4 : 2);
   const uint64_t row_group_bytes = quantised ? uint64_t(K / p.group) * group_bytes : 0;
   w->data_bytes = uint64_t(N) * row_bytes, w->group_bytes = uint64_t(N) * row_group_bytes;
   w->data = static_cast<char*>(allocate(w->data_bytes));
@@ -124,8 +128,7 @@ std::unique_ptr<weight> cuda_device::create_weight(stream& s, const sl_weight_so
         row.read(source, first + n, p.group);
         char* to = data.data() + size_t(n) * row_bytes;
         if (four) put_int4(to, row.q);
-        else
-          for (size_t k = 0; k < row.q.size(); k++) to[k] = char(row.q[k]);
+        else put_int8(to, row.q);
         put_groups(groups.data() + size_t(n) * row_group_bytes, row.scale, row.second, group_bytes == 4);
       }
       upload(w->data + uint64_t(first) * row_bytes, data.data(), data.size());

@@ -1,8 +1,8 @@
 // embedding: y[t,:] = scale * table[ids[t],:]     gather: y[i,:] = x[rows[i],:]
 // grid a row each   block 128   bound by latency: a few rows
 #include "host.cuh"
-#include "int4.cuh"
 #include "ops.h"
+#include "packed.cuh"
 #include "weight.h"
 
 namespace sl {
@@ -25,7 +25,7 @@ template <typename Group, bool Zero>
 __global__ void embedding_int4_kernel(any_output y, gmem<const int> ids, gmem<const uint32_t> words, gmem<const Group> groups,
                                       int group, float scale, long long V, int D, long long y_stride) {
   const long long t = blockIdx.x, id = ids[t];
-  const long long row_words = int4_chunks(D) * 128;
+  const long long row_words = units_of(D, int4_unit) * 4;
   for (int d = int(threadIdx.x); d < D; d += int(blockDim.x)) {
     float v = SL_NAN;
     if (id >= 0 && id < V) {
@@ -44,7 +44,7 @@ __global__ void embedding_int8_kernel(any_output y, gmem<const int> ids, gmem<co
     float v = SL_NAN;
     if (id >= 0 && id < V) {
       const float2 g = groups[id * (D / group) + d / group];
-      v = scale * (g.x * float(q[id * D + d]) + g.y);
+      v = scale * (g.x * float(q[id * units_of(D, int8_unit) * int8_unit + int8_byte(d)]) + g.y);
     }
     y.put(t * y_stride + d, v);
   }

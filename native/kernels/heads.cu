@@ -3,7 +3,7 @@
 // fused_qkv: norm, three projections, bias, QK-norm, RoPE, append; composed of the kernels of its parts for now.
 // grid (T * heads) / 4   block 128: a warp a head   bound by latency and by moving each value once
 #include "heads.cuh"
-#include "host.cuh"
+#include "linear.cuh"
 #include "ops.h"
 
 namespace sl {
@@ -84,9 +84,9 @@ namespace {
 
 uint64_t padded(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
 
-// The workspace: the normalised x in x's dtype, then q, k and v in f32.
+// The workspace: the normalised x in x's dtype, q, k and v in f32, and what a projection wants.
 struct qkv_workspace {
-  uint64_t x, q, k, v, bytes;
+  uint64_t x, q, k, v, projection, bytes;
 };
 qkv_workspace lay_out(const fused_qkv_args& a) {
   const auto T = uint64_t(a.x.shape[0]);
@@ -94,7 +94,7 @@ qkv_workspace lay_out(const fused_qkv_args& a) {
   w.q = padded(a.norm_weight ? T * uint64_t(a.x.shape[1]) * size_of(a.x.dtype) : 0);
   w.k = w.q + padded(T * uint64_t(a.wq->rows) * 4);
   w.v = w.k + padded(T * uint64_t(a.wk->rows) * 4);
-  w.bytes = w.v + padded(T * uint64_t(a.wv->rows) * 4);
+  w.bytes = w.projection = w.v + padded(T * uint64_t(a.wv->rows) * 4);
   return w;
 }
 
@@ -115,7 +115,14 @@ view heads_of(const view& m, int64_t heads) {
 
 }  // namespace
 
-uint64_t fused_qkv_workspace(const device&, const fused_qkv_args& a) { return lay_out(a).bytes; }
+uint64_t fused_qkv_workspace(const device& d, const fused_qkv_args& a) {
+  uint64_t most = 0;
+  for (const weight* w : {a.wq, a.wk, a.wv}) {
+    // The projections read x's own rows or the normalised ones, which are aligned at least as well.
+    for (const view& x : {a.x, matrix(nullptr, a.x.dtype, a.x.shape[0], a.x.shape[1])}) most = std::max(most, linear_workspace(d, {x, w, view(), view(), view()}));
+  }
+  return lay_out(a).bytes + most;
+}
 
 void fused_qkv_cuda(stream& s, const fused_qkv_args& a) {
   const qkv_workspace w = lay_out(a);
@@ -127,9 +134,9 @@ void fused_qkv_cuda(stream& s, const fused_qkv_args& a) {
   }
   const view q = matrix(s.workspace + w.q, SL_DTYPE_F32, T, a.wq->rows), k = matrix(s.workspace + w.k, SL_DTYPE_F32, T, a.wk->rows),
              v = matrix(s.workspace + w.v, SL_DTYPE_F32, T, a.wv->rows);
-  linear_cuda(s, {x, a.wq, a.bias_q, view(), q});
-  linear_cuda(s, {x, a.wk, a.bias_k, view(), k});
-  linear_cuda(s, {x, a.wv, a.bias_v, view(), v});
+  linear_in(s, {x, a.wq, a.bias_q, view(), q}, s.workspace + w.projection);
+  linear_in(s, {x, a.wk, a.bias_k, view(), k}, s.workspace + w.projection);
+  linear_in(s, {x, a.wv, a.bias_v, view(), v}, s.workspace + w.projection);
 
   if (a.whole_row_norm && a.norm_q) rms_norm_cuda(s, {q, a.norm_q, a.qk_norm_eps, q});
   if (a.whole_row_norm && a.norm_k) rms_norm_cuda(s, {k, a.norm_k, a.qk_norm_eps, k});

@@ -25,6 +25,7 @@ void argmax_cuda(stream&, const argmax_args&);
 void sample_cuda(stream&, const sample_args&);
 void log_probs_cuda(stream&, const log_probs_args&);
 
+uint64_t linear_workspace(const device&, const linear_args&);
 uint64_t fused_qkv_workspace(const device&, const fused_qkv_args&);
 uint64_t paged_attention_workspace(const device&, const attention_args&);
 uint64_t cascade_attention_workspace(const device&, const attention_args&);

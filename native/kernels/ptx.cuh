@@ -38,6 +38,18 @@ __device__ __forceinline__ void cp_async_16_or_zero(smem<T> to, gmem<const T> fr
 #endif
 }
 
+// 4 or 8 bytes, through L1: what neighbours and later copies read again.
+template <typename T>
+__device__ __forceinline__ void cp_async_small(smem<T> to, gmem<const T> from) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "4 or 8 bytes");
+#if defined(__CUDACC__)
+  const unsigned address = unsigned(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(from), "n"(int(sizeof(T))) : "memory");
+#else
+  simt::async_copy(to.p, to.low, to.high, from.p, from.low, from.high, sizeof(T), 0);
+#endif
+}
+
 __device__ __forceinline__ void cp_async_commit() {
 #if defined(__CUDACC__)
   asm volatile("cp.async.commit_group;" ::: "memory");

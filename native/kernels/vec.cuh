@@ -93,6 +93,15 @@ struct any_input {
     else if (f16) load_floats<N, half>(out, f16 + i);
     else load_floats<N, __nv_bfloat16>(out, bf16 + i);
   }
+  // The octet at i, of which `valid` are there and the others 0; at once where `aligned` says that whole ones may be.
+  __device__ __forceinline__ void load_octet(float (&v)[8], long long i, int valid, bool aligned) const {
+    if (aligned && valid >= 8) {
+      load<8>(v, i);
+      return;
+    }
+#pragma unroll
+    for (int e = 0; e < 8; e++) v[e] = e < valid ? at(i + e) : 0.0f;
+  }
 };
 struct any_output {
   gmem<float> f32;
@@ -102,6 +111,22 @@ struct any_output {
     if (f32) f32[i] = v;
     else if (f16) f16[i] = from_float<half>(v);
     else bf16[i] = from_float<__nv_bfloat16>(v);
+  }
+  __device__ __forceinline__ void put_four(long long i, const float (&v)[4]) const {
+    if (f32) {
+      store_floats<4, float>(f32 + i, v);
+      return;
+    }
+    uint32_t pair[2];
+#pragma unroll
+    for (int p = 0; p < 2; p++) {
+      const half2 h = __floats2half2_rn(v[2 * p], v[2 * p + 1]);
+      const __nv_bfloat162 b = __floats2bfloat162_rn(v[2 * p], v[2 * p + 1]);
+      if (f16) memcpy(&pair[p], &h, 4);
+      else memcpy(&pair[p], &b, 4);
+    }
+    if (f16) view_as<uint2>(f16 + i)[0] = make_uint2(pair[0], pair[1]);
+    else view_as<uint2>(bf16 + i)[0] = make_uint2(pair[0], pair[1]);
   }
 };
 

@@ -11,7 +11,7 @@ enum class storage {
   int4_zero,       // w = scale * (q - zero), scale and zero a half2 by group: Q4_0, GPTQ, AWQ
   int4_bias,       // w = scale * q + bias, a half2 by group: Q4_1
   int4_wide,       // the same, a float2 by group: Q4_K, whose scales are products
-  int8,            // w = scale * q + bias, a float2 by group, q row-major: the other encodings
+  int8,            // w = scale * q + bias, a float2 by group: the other encodings
 };
 
 class cuda_device;
@@ -23,7 +23,7 @@ class cuda_weight final : public weight {
   uint64_t bytes() const override { return data_bytes + group_bytes; }
 
   sl::SL_BACKEND_NS::storage storage = storage::f32;
-  char* data = nullptr;    // row-major values, or words in the layout of int4.cuh
+  char* data = nullptr;    // row-major values, or units as packed.h describes them
   char* groups = nullptr;  // [N, K / group]
   uint64_t data_bytes = 0, group_bytes = 0;
   int32_t group = 1;       // weights along K that share a scale

@@ -76,12 +76,27 @@ std::vector<Real> rows_of(const view& x) {
   return values;
 }
 
+// The record's last rounding: what a quantised weight stands for, to the type of 16-bit activations.
+reference_weight rounded_weight(const reference_weight& w, sl_dtype activations) {
+  reference_weight r;
+  r.rows = w.rows, r.cols = w.cols, r.encoding = w.encoding, r.values = w.values;
+  const bool dense = w.encoding == SL_ENCODING_F32 || w.encoding == SL_ENCODING_F16 || w.encoding == SL_ENCODING_BF16;
+  if (!dense && activations != SL_DTYPE_F32)
+    for (float& value : r.values) value = round_to(activations, value);
+  return r;
+}
+
 // x * w^T + bias
 template <typename Real>
-std::vector<Real> project(std::vector<Real> x, int64_t count, const weight* w, const view& bias) {
-  if constexpr (is_rounded<Real>) round_input(x, w->cols, w->encoding);
+std::vector<Real> project(std::vector<Real> x, int64_t count, const weight* w, const view& bias, sl_dtype activations) {
   std::vector<Real> y;
-  multiply(x, count, static_cast<const reference_weight&>(*w), y);
+  const auto& values = static_cast<const reference_weight&>(*w);
+  if constexpr (is_rounded<Real>) {
+    round_input(x, w->cols, w->encoding);
+    multiply(x, count, rounded_weight(values, activations), y);
+  } else {
+    multiply(x, count, values, y);
+  }
   if (bias)
     for (int64_t t = 0; t < count; ++t)
       for (int64_t n = 0; n < w->rows; ++n) y[t * w->rows + n] += static_cast<Real>(load(bias, n));
@@ -93,7 +108,7 @@ std::vector<Real> project(std::vector<Real> x, int64_t count, const weight* w, c
 template <typename Real>
 void linear(stream&, const linear_args& a) {
   const int64_t count = a.x.shape[0], N = a.w->rows;
-  const std::vector<Real> y = project(rows_of<Real>(a.x), count, a.w, a.bias);
+  const std::vector<Real> y = project(rows_of<Real>(a.x), count, a.w, a.bias, a.x.dtype);
   const auto cap = static_cast<Real>(a.soft_cap);
   for (int64_t t = 0; t < count; ++t) {
     for (int64_t n = 0; n < N; ++n) {
@@ -115,8 +130,8 @@ void fused_qkv(stream&, const fused_qkv_args& a) {
     if constexpr (is_rounded<Real>)
       for (Real& value : x) value = round_to(a.q.dtype, value);
   }
-  std::vector<Real> q = project(x, count, a.wq, a.bias_q), k = project(x, count, a.wk, a.bias_k);
-  const std::vector<Real> v = project(x, count, a.wv, a.bias_v);
+  std::vector<Real> q = project(x, count, a.wq, a.bias_q, a.x.dtype), k = project(x, count, a.wk, a.bias_k, a.x.dtype);
+  const std::vector<Real> v = project(x, count, a.wv, a.bias_v, a.x.dtype);
 
   std::vector<float> key(static_cast<size_t>(D)), value(static_cast<size_t>(Dv));
   for (int64_t t = 0; t < count; ++t) {

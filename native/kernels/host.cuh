@@ -30,14 +30,6 @@ constexpr sl_dtype dtype_of() {
   else return SL_DTYPE_BF16;
 }
 
-template <typename T>
-either<T> either_of(const view& v) {
-  either<T> e{nullptr, nullptr};
-  if (v && v.dtype == SL_DTYPE_F32) e.wide = gmem<const float>(v.as<const float>());
-  else if (v) e.narrow = gmem<const T>(v.as<const T>());
-  return e;
-}
-
 // Null where the tensor is absent.
 inline any_input input_of(const view& v) {
   any_input in{nullptr, nullptr, nullptr};

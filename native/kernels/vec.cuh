@@ -1,4 +1,4 @@
-// Numbers and how they travel: conversions, 16-byte loads and stores, parameters that come in two types.
+// Numbers and how they travel: conversions, 16-byte loads and stores.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -67,15 +67,6 @@ __device__ __forceinline__ void store_floats(gmem<T> p, const float (&v)[N]) {
     for (int i = 0; i < N; i++) p[i] = from_float<T>(v[i]);
   }
 }
-
-// A parameter that is f32 or of the activations' type: a norm's weight, a bias. Absent when both are null.
-template <typename T>
-struct either {
-  gmem<const float> wide;
-  gmem<const T> narrow;
-  __device__ __forceinline__ bool present() const { return bool(wide) || bool(narrow); }
-  __device__ __forceinline__ float at(long long i) const { return wide ? wide[i] : to_float(narrow[i]); }
-};
 
 // Activations of a type that is known when the kernel runs: one of the three is not null.
 struct any_input {

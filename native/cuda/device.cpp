@@ -84,11 +84,20 @@ cuda_device::cuda_device(const sl_device_options& o) : ordinal_(o.ordinal), opti
 }
 
 cuda_device::~cuda_device() {
+  quietly(*this, [&] { library_.reset(); });
   std::lock_guard guard(opening);
   open_devices--;
   if (lost) context_failed = true;
   CUdevice handle = 0;
   if (driver().device_get(&handle, ordinal_) == CUDA_SUCCESS) driver().release_primary(handle);
+}
+
+matrix_library* cuda_device::library() const {
+  std::call_once(library_looked_for_, [&] {
+    context_scope scope(*this);
+    library_ = open_matrix_library();
+  });
+  return library_.get();
 }
 
 const op_table& cuda_device::ops() const { return op_table_of_kernels(); }

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <atomic>
+#include <mutex>
 
 #include "backend.h"
 #include "context.h"
+#include "matrix_library.h"
 
 namespace sl {
 namespace SL_BACKEND_NS {
@@ -28,6 +30,7 @@ class cuda_device final : public device {
   int ordinal() const { return ordinal_; }
   int multiprocessors() const { return multiprocessors_; }
   const sl_device_options& options() const { return options_; }
+  matrix_library* library() const;  // null where there is none; looked for at the first call
 
   mutable std::atomic<bool> lost{false};
   mutable std::atomic<uint64_t> launches{0};
@@ -37,8 +40,11 @@ class cuda_device final : public device {
   sl_device_options options_;
   CUcontext context_ = nullptr;
   char name_[128] = {};
+  mutable std::once_flag library_looked_for_;
+  mutable std::unique_ptr<matrix_library> library_;
 };
 
+inline matrix_library* library_of(const device& d) { return static_cast<const cuda_device&>(d).library(); }
 inline int multiprocessors(const device& d) { return static_cast<const cuda_device&>(d).multiprocessors(); }
 
 int32_t count_devices();  // throws SL_ERR_NO_DEVICE with what was tried, where there is none

@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(32 * gemv_warps, M == 1 ? 2 : 1)  // 16 sums a
 #pragma unroll
   for (int r = 0; r < Rows; r++) n[r] = min(first_row + r, (long long)w.rows - 1);  // past the last row: it again, not stored
 
-  constexpr int width = 8 * Units::octets, part = gemv_staged / M;
+  constexpr int width = Units::run * Units::octets, part = gemv_staged / M;
   const int step = 32 * share;
   float sum[M][Rows] = {};
   row_reader<Units, M, Rows> reader;
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(32 * gemv_warps, M == 1 ? 2 : 1)  // 16 sums a
     const int first = k0 / width + warp % share * 32 + lane, end = (k0 + count + width - 1) / width;
     reader.start(w, n, first, end, step);
     if (k0 > 0) __syncthreads();  // the part before has been used
-    stage_rows<M>(xs, x, first_token, tokens, x_stride, w.cols, k0, count, aligned, [](int, int, int, float (&)[8]) {});
+    stage_rows<M>(xs, x, first_token, tokens, x_stride, w.cols, k0, count, aligned, [](int, int, int, float (&)[4]) {});
     __syncthreads();
     reader.run(sum, w, n, first, end, step, xs, staged_row(count), k0);
   }
@@ -63,7 +63,7 @@ template <typename Units, int M, int Rows>
 static void start(stream& s, const linear_args& a, const cuda_weight& w) {
   const int64_t T = a.x.shape[0], wanted = 2 * multiprocessors(*s.owner);
   int share = 1;
-  const int64_t units = units_of(w.cols, 8 * Units::octets);
+  const int64_t units = units_of(w.cols, Units::run * Units::octets);
   while (share < gemv_warps && int64_t(blocks_for(w.rows, gemv_warps / share * Rows)) * blocks_for(T, M) < wanted && units > 32 * share)
     share *= 2;
   const dim3 grid(blocks_for(w.rows, gemv_warps / share * Rows), blocks_for(T, M));
@@ -81,7 +81,7 @@ static void start_rows(stream& s, const linear_args& a, const cuda_weight& w) {
 
 void gemv(stream& s, const linear_args& a, const cuda_weight& w) {
   switch (w.storage) {
-    case storage::f32: return start_rows<dense_units<float>, 1>(s, a, w);
+    case storage::f32: return start_rows<dense_units<float>, 2>(s, a, w);
     case storage::f16: return start_rows<dense_units<half>, 2>(s, a, w);
     case storage::bf16: return start_rows<dense_units<__nv_bfloat16>, 2>(s, a, w);
     case storage::int8: return start_rows<int8_units, 2>(s, a, w);

@@ -12,31 +12,36 @@ namespace SL_BACKEND_NS {
 __host__ __device__ constexpr int staged(int k) { return k / 32 * 36 + k % 32; }
 __host__ __device__ constexpr int staged_row(int K) { return (K + 31) / 32 * 36; }
 
-// Stages columns [k0, k0 + count) of M rows of x, zeros behind them up to a multiple of 32. `each` sees every octet and
-// may change it. No barrier.
+// Stages columns [k0, k0 + count) of M rows of x, zeros behind them up to a multiple of 32. `each` sees every four and
+// may change them. No barrier.
 template <int M, typename Each>
 __device__ __forceinline__ void stage_rows(smem<float> xs, const any_input& x, int first, int tokens, long long stride, int K,
                                            int k0, int count, bool aligned, Each each) {
-  const int octets = (count + 31) / 32 * 4;
+  const int fours = (count + 31) / 32 * 8;
 #pragma unroll
   for (int m = 0; m < M; m++)
-    for (int o = int(threadIdx.x); o < octets; o += int(blockDim.x)) {
-      const int k = k0 + 8 * o, valid = first + m < tokens ? min(8, K - k) : 0;
-      float v[8];
-      x.load_octet(v, (long long)(first + m) * stride + k, valid, aligned);
+    for (int o = int(threadIdx.x); o < fours; o += int(blockDim.x)) {
+      const int k = k0 + 4 * o, valid = first + m < tokens ? K - k : 0;
+      const long long at = (long long)(first + m) * stride + k;
+      float v[4];
+      if (aligned && valid >= 4) {
+        x.load<4>(v, at);
+      } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) v[i] = i < valid ? x.at(at + i) : 0.0f;
+      }
       if (valid > 0) each(m, k, valid, v);
-      const smem<float> to = xs + (m * staged_row(count) + staged(8 * o));
-      view_as<float4>(to)[0] = make_float4(v[0], v[1], v[2], v[3]);
-      view_as<float4>(to)[1] = make_float4(v[4], v[5], v[6], v[7]);
+      view_as<float4>(xs + (m * staged_row(count) + staged(4 * o)))[0] = make_float4(v[0], v[1], v[2], v[3]);
     }
 }
 
 // What one unit of each of a lane's rows adds: sum[m][r] += w[n[r]] . x[m] over the unit's weights, from k on.
 template <typename Units, int M, int Rows>
-__device__ __forceinline__ void add_units(float (&sum)[M][Rows], const typename Units::raw (&now)[Rows], const weight_view& w,
+__device__ __forceinline__ void add_units(float (&sum)[M][Rows], const uint4 (&now)[Rows], const weight_view& w,
                                           const long long (&n)[Rows], int k, smem<const float> x, int row) {
   constexpr bool quantised = Units::quantised;
-  const bool fine = quantised && w.group % (8 * Units::octets) != 0;  // a unit has several groups
+  constexpr int run = Units::run;
+  const bool fine = quantised && w.group % (run * Units::octets) != 0;  // a unit has several groups
   float2 g[Rows];
   if (quantised && !fine) {
 #pragma unroll
@@ -49,24 +54,29 @@ __device__ __forceinline__ void add_units(float (&sum)[M][Rows], const typename 
 #pragma unroll
       for (int r = 0; r < Rows; r++) g[r] = w.group_at(n[r], w.group_of(k + 8 * j));
     }
-    float q[Rows][8];
+    float q[Rows][run];
 #pragma unroll
-    for (int r = 0; r < Rows; r++) Units::octet(q[r], now[r], j, quantised && w.has_zero() ? g[r].y : 0.0f);
+    for (int r = 0; r < Rows; r++) Units::unpack(q[r], now[r], j, quantised && w.has_zero() ? g[r].y : 0.0f);
 #pragma unroll
     for (int m = 0; m < M; m++) {
-      const smem<const float4> at = view_as<float4>(x + (m * row + 8 * j));
-      const float4 low = at[0], high = at[1];
-      const float v[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+      float v[run];
+#pragma unroll
+      for (int i = 0; i < run; i += 4) {
+        const float4 four = view_as<float4>(x + (m * row + 8 * j + i))[0];
+        v[i] = four.x, v[i + 1] = four.y, v[i + 2] = four.z, v[i + 3] = four.w;
+      }
       float dot[Rows];
 #pragma unroll
       for (int r = 0; r < Rows; r++) {
         dot[r] = quantised ? q[r][0] * v[0] : sum[m][r] + q[r][0] * v[0];
 #pragma unroll
-        for (int i = 1; i < 8; i++) dot[r] += q[r][i] * v[i];
+        for (int i = 1; i < run; i++) dot[r] += q[r][i] * v[i];
         sum[m][r] = quantised ? sum[m][r] + g[r].x * dot[r] : dot[r];
       }
       if (quantised && !w.has_zero()) {
-        const float total = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+        float total = v[0];
+#pragma unroll
+        for (int i = 1; i < run; i++) total += v[i];
 #pragma unroll
         for (int r = 0; r < Rows; r++) sum[m][r] += g[r].y * total;
       }
@@ -79,7 +89,7 @@ __device__ __forceinline__ void add_units(float (&sum)[M][Rows], const typename 
 template <typename Units, int M, int Rows>
 struct row_reader {
   static constexpr int ahead = 2;  // loads of each row in flight while one is used
-  typename Units::raw next[ahead][Rows];
+  uint4 next[ahead][Rows];
 
   __device__ __forceinline__ void load(int slot, const weight_view& w, const long long (&n)[Rows], int unit) {
 #pragma unroll
@@ -92,13 +102,13 @@ struct row_reader {
   }
   __device__ __forceinline__ void run(float (&sum)[M][Rows], const weight_view& w, const long long (&n)[Rows], int first,
                                       int end, int step, smem<const float> xs, int row, int k0) {
-    constexpr int width = 8 * Units::octets;
+    constexpr int width = Units::run * Units::octets;
     for (int unit = first; unit < end; unit += ahead * step) {
 #pragma unroll
       for (int a = 0; a < ahead; a++) {
         const int here = unit + a * step;
         if (here >= end) break;
-        typename Units::raw now[Rows];
+        uint4 now[Rows];
 #pragma unroll
         for (int r = 0; r < Rows; r++) now[r] = next[a][r];
         if (here + ahead * step < end) load(a, w, n, here + ahead * step);

@@ -119,7 +119,7 @@ uint64_t fused_qkv_workspace(const device& d, const fused_qkv_args& a) {
   uint64_t most = 0;
   for (const weight* w : {a.wq, a.wk, a.wv}) {
     // The projections read x's own rows or the normalised ones, which are aligned at least as well.
-    for (const view& x : {a.x, matrix(nullptr, a.x.dtype, a.x.shape[0], a.x.shape[1])}) most = std::max(most, linear_workspace(d, {x, w, view(), view(), view()}));
+    for (const view& x : {a.x, matrix(nullptr, a.x.dtype, a.x.shape[0], a.x.shape[1])}) most = std::max(most, linear_workspace(d, {x, w, view(), view(), matrix(nullptr, SL_DTYPE_F32, a.x.shape[0], w->rows)}));
   }
   return lay_out(a).bytes + most;
 }

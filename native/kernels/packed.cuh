@@ -59,79 +59,81 @@ __device__ __forceinline__ void int8_octet(float (&q)[8], const uint4& unit, int
   for (int c = 0; c < 4; c++) q[2 * c] = signed_byte(words[c], 2 * j), q[2 * c + 1] = signed_byte(words[c], 2 * j + 1);
 }
 
-// What a lane of a matrix-vector kernel loads at once, and the octets in it.
+// What a lane of a matrix-vector kernel loads at once, 16 bytes, and the runs of neighbours in it.
 template <typename W>
 struct dense_units {
-  static constexpr int octets = 1;
+  static constexpr int octets = 1;                      // runs
+  static constexpr int run = 16 / int(sizeof(W));       // of 8, or 4 of f32
   static constexpr bool quantised = false;
-  struct raw { uint4 part[sizeof(W) / 2]; };
-  static __device__ __forceinline__ raw load(const weight_view& w, long long n, int unit) {
-    const gmem<const W> p = view_as<W>(w.data) + (n * w.cols + 8 * unit);
-    raw r;
-    if (w.aligned) {
+  static __device__ __forceinline__ uint4 load(const weight_view& w, long long n, int unit) {
+    const gmem<const W> p = view_as<W>(w.data) + (n * w.cols + run * unit);
+    if (w.aligned) return load_stream_16(view_as<uint4>(p));
+    W v[run];
 #pragma unroll
-      for (int i = 0; i < int(sizeof(W) / 2); i++) r.part[i] = load_stream_16(view_as<uint4>(p) + i);
-    } else {
-      W v[8];
-#pragma unroll
-      for (int i = 0; i < 8; i++) v[i] = 8 * unit + i < w.cols ? W(p[i]) : from_float<W>(0.0f);
-      memcpy(&r, v, sizeof v);
-    }
+    for (int i = 0; i < run; i++) v[i] = run * unit + i < w.cols ? W(p[i]) : from_float<W>(0.0f);
+    uint4 r;
+    memcpy(&r, v, 16);
     return r;
   }
-  static __device__ __forceinline__ void octet(float (&q)[8], const raw& r, int, float) {
-    W v[8];
-    memcpy(v, &r, sizeof v);
+  static __device__ __forceinline__ void unpack(float (&q)[run], const uint4& r, int, float) {
+    W v[run];
+    memcpy(v, &r, 16);
 #pragma unroll
-    for (int i = 0; i < 8; i++) q[i] = to_float(v[i]);
+    for (int i = 0; i < run; i++) q[i] = to_float(v[i]);
   }
 };
 
 struct int4_units {
-  static constexpr int octets = 4;
+  static constexpr int octets = 4, run = 8;
   static constexpr bool quantised = true;
-  struct raw { uint4 unit; };
-  static __device__ __forceinline__ raw load(const weight_view& w, long long n, int unit) {
-    return {load_stream_16(view_as<uint4>(w.data) + (n * units_of(w.cols, int4_unit) + unit))};
+  static __device__ __forceinline__ uint4 load(const weight_view& w, long long n, int unit) {
+    return load_stream_16(view_as<uint4>(w.data) + (n * units_of(w.cols, int4_unit) + unit));
   }
-  static __device__ __forceinline__ void octet(float (&q)[8], const raw& r, int j, float zero) { int4_octet(q, r.unit, j, zero); }
+  static __device__ __forceinline__ void unpack(float (&q)[8], const uint4& r, int j, float zero) { int4_octet(q, r, j, zero); }
 };
 
 struct int8_units {
-  static constexpr int octets = 2;
+  static constexpr int octets = 2, run = 8;
   static constexpr bool quantised = true;
-  struct raw { uint4 unit; };
-  static __device__ __forceinline__ raw load(const weight_view& w, long long n, int unit) {
-    return {load_stream_16(view_as<uint4>(w.data) + (n * units_of(w.cols, int8_unit) + unit))};
+  static __device__ __forceinline__ uint4 load(const weight_view& w, long long n, int unit) {
+    return load_stream_16(view_as<uint4>(w.data) + (n * units_of(w.cols, int8_unit) + unit));
   }
-  static __device__ __forceinline__ void octet(float (&q)[8], const raw& r, int j, float) { int8_octet(q, r.unit, j); }
+  static __device__ __forceinline__ void unpack(float (&q)[8], const uint4& r, int j, float) { int8_octet(q, r, j); }
 };
 
 // The weights of row n at k .. k + 7, of any storage; zeros past the row's end.
+template <typename W>
+__device__ __forceinline__ void dense_octet(float (&q)[8], const weight_view& w, long long n, int k) {
+  using units = dense_units<W>;
+#pragma unroll
+  for (int part = 0; part < 8 / units::run; part++) {
+    float v[units::run] = {};
+    if (k + part * units::run < w.cols) units::unpack(v, units::load(w, n, k / units::run + part), 0, 0.0f);
+#pragma unroll
+    for (int i = 0; i < units::run; i++) q[part * units::run + i] = v[i];
+  }
+}
 template <typename Units>
-__device__ __forceinline__ void octet_of(float (&q)[8], const weight_view& w, long long n, int k) {
-  const auto raw = Units::load(w, n, k / (8 * Units::octets));
-  if (!Units::quantised) return Units::octet(q, raw, 0, 0.0f);
+__device__ __forceinline__ void quantised_octet(float (&q)[8], const weight_view& w, long long n, int k) {
+  const uint4 unit = Units::load(w, n, k / (8 * Units::octets));
   const float2 g = w.group_at(n, w.group_of(k));
   const int j = k / 8 % Units::octets;
 #pragma unroll
   for (int i = 0; i < Units::octets; i++)
-    if (i == j) Units::octet(q, raw, i, w.has_zero() ? g.y : 0.0f);
+    if (i == j) Units::unpack(q, unit, i, w.has_zero() ? g.y : 0.0f);
 #pragma unroll
   for (int i = 0; i < 8; i++) q[i] = w.has_zero() ? g.x * q[i] : g.x * q[i] + g.y;
 }
 __device__ __forceinline__ void weight_octet(float (&q)[8], const weight_view& w, long long n, int k) {
-  if (k >= w.cols) {
 #pragma unroll
-    for (int i = 0; i < 8; i++) q[i] = 0.0f;
-    return;
-  }
+  for (int i = 0; i < 8; i++) q[i] = 0.0f;
+  if (k >= w.cols) return;
   switch (w.kind) {
-    case storage::f32: return octet_of<dense_units<float>>(q, w, n, k);
-    case storage::f16: return octet_of<dense_units<half>>(q, w, n, k);
-    case storage::bf16: return octet_of<dense_units<__nv_bfloat16>>(q, w, n, k);
-    case storage::int8: return octet_of<int8_units>(q, w, n, k);
-    default: return octet_of<int4_units>(q, w, n, k);
+    case storage::f32: return dense_octet<float>(q, w, n, k);
+    case storage::f16: return dense_octet<half>(q, w, n, k);
+    case storage::bf16: return dense_octet<__nv_bfloat16>(q, w, n, k);
+    case storage::int8: return quantised_octet<int8_units>(q, w, n, k);
+    default: return quantised_octet<int4_units>(q, w, n, k);
   }
 }
 

@@ -67,9 +67,14 @@ __global__ void __launch_bounds__(tile_threads, 3)
       out.put_four(t, c, w.rows, sum[i]);
       continue;
     }
+    const gmem<float> at = partial + (((long long)blockIdx.y * tokens + t) * w.rows + c);
+    if (w.rows % 4 == 0) {
+      view_as<float4>(at)[0] = make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
+    } else {
 #pragma unroll
-    for (int e = 0; e < 4; e++)
-      if (c + e < w.rows) partial[((long long)blockIdx.y * tokens + t) * w.rows + c + e] = sum[i][e];
+      for (int e = 0; e < 4; e++)
+        if (c + e < w.rows) at[e] = sum[i][e];
+    }
   }
 }
 

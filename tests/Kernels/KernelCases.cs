@@ -24,7 +24,7 @@ public static class KernelCases
 
     private static IEnumerable<OpCase> Everything() =>
     [
-        .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(),
+        .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. ManyRows(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(),
         .. AttentionCases.Appends(), .. AttentionCases.Copies(), .. AttentionCases.Attentions(), .. AttentionCases.Tiles(), .. AttentionCases.Cascades(),
         .. AttentionCases.CappedWindows(),
         .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.EightBitQkvs(), .. AttentionCases.WholeRowNorms(),
@@ -129,6 +129,43 @@ public static class KernelCases
                 yield return c;
             }
         }
+    }
+
+    // Tiles: rows that fill a tile, one more and one less; columns and depths that no tile divides, fewer steps than stages, depths that
+    // blocks share; every storage in both 16-bit types and in f32, x of another type than the weight's.
+    private static IEnumerable<OpCase> ManyRows()
+    {
+        int turn = 0;
+        foreach ((int m, int n, int k) in new[] { (5, 136, 96), (16, 33, 1056), (17, 129, 32), (33, 8, 2080), (64, 130, 160), (65, 40, 64), (130, 24, 288) })
+        {
+            foreach ((WeightEncoding encoding, int group) in new[] { (WeightEncoding.F32, 0), (WeightEncoding.F16, 0), (WeightEncoding.BF16, 0), (WeightEncoding.Q4_0, 0), (WeightEncoding.Q4_1, 0), (WeightEncoding.Q5_1, 0), (WeightEncoding.INT8, 16), (WeightEncoding.AWQ4, 32) })
+            {
+                DType dtype = Activations[(turn + (turn / 3)) % 3];
+                turn++;
+                int columns = encoding == WeightEncoding.AWQ4 ? n / 8 * 8 : n;
+                yield return Linear($"tiles {dtype} {encoding} {m}x{columns}x{k}", dtype, encoding, group, m, columns, k, bias: turn % 2 == 0, residual: turn % 3 == 0, turn % 4 == 0 ? DType.F32 : dtype);
+            }
+        }
+
+        foreach ((WeightEncoding encoding, int group) in new[] { (WeightEncoding.Q4K, 0), (WeightEncoding.Q5K, 0), (WeightEncoding.Q6K, 0), (WeightEncoding.GPTQ4, 48), (WeightEncoding.GPTQ4V2, 768), (WeightEncoding.AWQ4, 256), (WeightEncoding.INT8, 768), (WeightEncoding.INT8, 24), (WeightEncoding.GPTQ4, 24) })
+        {
+            foreach (DType dtype in new[] { DType.F16, DType.BF16 })
+            {
+                int m = turn++ % 2 == 0 ? 7 : 20;
+                yield return Linear($"tiles {dtype} {encoding} g{group} {m}x72x768", dtype, encoding, group, m, 72, 768, bias: false, residual: m == 7, DType.F32);
+            }
+        }
+
+        // Rows that no 16 bytes divide.
+        foreach ((DType dtype, WeightEncoding encoding) in new[] { (DType.F16, WeightEncoding.F16), (DType.BF16, WeightEncoding.F16), (DType.F32, WeightEncoding.BF16), (DType.BF16, WeightEncoding.F32) })
+        {
+            yield return Linear($"tiles of odd rows {dtype} {encoding}", dtype, encoding, 0, 19, 31, 77, true, true, dtype);
+        }
+
+        OpCase capped = Linear("tiles capped and shared", DType.F16, WeightEncoding.F16, 0, 9, 37, 1024, true, true, DType.F16);
+        capped.Scalars["scale"] = 0.5;
+        capped.Scalars["soft_cap"] = 3;
+        yield return capped;
     }
 
     // GPTQ and AWQ: groups that are and are not whole blocks of a kernel, one group a row, zero points of 0, 15 and 16, act order.

@@ -35,6 +35,9 @@ public sealed record ModelOptions
     /// <summary>Tokens of a prompt that are computed in one step.</summary>
     public int ChunkSize { get; init; } = 512;
 
+    /// <summary>reference: naive f32 loops rounded by each op's precision record, instead of sums in double.</summary>
+    internal bool Rounded { get; init; }
+
     /// <summary>Map the file into memory; false where it may change underneath.</summary>
     public bool MemoryMap { get; init; } = true;
 }
@@ -158,7 +161,7 @@ public sealed class Model : IDisposable
 
         Backend backend = options.Device ?? BestBackend;
         (DType activations, DType kvType) = TypesOf(source, config, options, backend);
-        Device device = Device.Open(new DeviceOptions(backend) { Ordinal = options.Ordinal, Threads = options.Threads, Isa = options.Isa });
+        Device device = Device.Open(new DeviceOptions(backend) { Ordinal = options.Ordinal, Threads = options.Threads, Isa = options.Isa, Rounded = options.Rounded });
         try
         {
             using ComputeStream stream = device.CreateStream();

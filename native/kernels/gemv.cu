@@ -21,9 +21,9 @@ __global__ void __launch_bounds__(32 * gemv_warps, M == 1 ? 2 : 1)  // 16 sums a
   const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) / 32;
   const long long first_row = ((long long)blockIdx.x * (gemv_warps / share) + warp / share) * Rows;
   const int first_token = int(blockIdx.y) * M;
-  long long n[Rows];
+  int n[Rows];
 #pragma unroll
-  for (int r = 0; r < Rows; r++) n[r] = min(first_row + r, (long long)w.rows - 1);  // past the last row: it again, not stored
+  for (int r = 0; r < Rows; r++) n[r] = int(min(first_row + r, (long long)w.rows - 1));  // past the last row: it again, not stored
 
   constexpr int width = Units::run * Units::octets, part = gemv_staged / M;
   const int step = 32 * share;

@@ -38,7 +38,7 @@ __device__ __forceinline__ void stage_rows(smem<float> xs, const any_input& x, i
 // What one unit of each of a lane's rows adds: sum[m][r] += w[n[r]] . x[m] over the unit's weights, from k on.
 template <typename Units, int M, int Rows>
 __device__ __forceinline__ void add_units(float (&sum)[M][Rows], const uint4 (&now)[Rows], const weight_view& w,
-                                          const long long (&n)[Rows], int k, smem<const float> x, int row) {
+                                          const int (&n)[Rows], int k, smem<const float> x, int row) {
   constexpr bool quantised = Units::quantised;
   constexpr int run = Units::run;
   const bool fine = quantised && w.group % (run * Units::octets) != 0;  // a unit has several groups
@@ -86,21 +86,21 @@ __device__ __forceinline__ void add_units(float (&sum)[M][Rows], const uint4 (&n
 
 // A lane's part of Rows rows over the staged columns [k0, k0 + count): units `lane`, `lane + step`, ...
 // start() puts the first loads on their way, which need no x; run() may follow a barrier.
-template <typename Units, int M, int Rows>
+// `ahead` loads of each row are in flight while one is used.
+template <typename Units, int M, int Rows, int ahead = 2>
 struct row_reader {
-  static constexpr int ahead = 2;  // loads of each row in flight while one is used
   uint4 next[ahead][Rows];
 
-  __device__ __forceinline__ void load(int slot, const weight_view& w, const long long (&n)[Rows], int unit) {
+  __device__ __forceinline__ void load(int slot, const weight_view& w, const int (&n)[Rows], int unit) {
 #pragma unroll
     for (int r = 0; r < Rows; r++) next[slot][r] = Units::load(w, n[r], unit);
   }
-  __device__ __forceinline__ void start(const weight_view& w, const long long (&n)[Rows], int first, int end, int step) {
+  __device__ __forceinline__ void start(const weight_view& w, const int (&n)[Rows], int first, int end, int step) {
 #pragma unroll
     for (int a = 0; a < ahead; a++)
       if (first + a * step < end) load(a, w, n, first + a * step);
   }
-  __device__ __forceinline__ void run(float (&sum)[M][Rows], const weight_view& w, const long long (&n)[Rows], int first,
+  __device__ __forceinline__ void run(float (&sum)[M][Rows], const weight_view& w, const int (&n)[Rows], int first,
                                       int end, int step, smem<const float> xs, int row, int k0) {
     constexpr int width = Units::run * Units::octets;
     for (int unit = first; unit < end; unit += ahead * step) {

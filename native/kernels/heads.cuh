@@ -43,34 +43,43 @@ __device__ __forceinline__ void rotate(float& a, float& b, int position, float i
   a = x;
 }
 
-// A warp's work: head `h` of token `t`.
-__device__ __forceinline__ void process_head(const head_job& j, const rotation& r, const device_plan& plan, page_shape shape,
-                                             int t, int h, bool padding, float eps) {
+// The dims of a head in an order in which the pairs that turn are neighbours: the one at place p, and the place of one.
+__device__ __forceinline__ int dim_at(int p, int turned, bool interleaved) {
+  return interleaved || p >= turned ? p : p / 2 + p % 2 * (turned / 2);
+}
+__device__ __forceinline__ int place_of(int d, int turned, bool interleaved) {
+  return interleaved || d >= turned ? d : d < turned / 2 ? 2 * d : 2 * (d - turned / 2) + 1;
+}
+__device__ __forceinline__ int turned_dims(const head_job& j, const rotation& r) { return j.turn && r.inv_freq ? r.turned : 0; }
+
+// A warp's work: places [from, to) of head `h` of token `t`, whose value in dim d is raw(d). A norm needs the whole head.
+template <typename Raw>
+__device__ __forceinline__ void process_places(const head_job& j, Raw raw, const rotation& r, const device_plan& plan,
+                                               page_shape shape, int t, int h, bool padding, float eps, int from, int to) {
   if (j.to_cache && padding) return;
   const int lane = int(threadIdx.x) & 31;
-  const long long x = t * j.x_token + h * j.x_head;
   const long long y = j.to_cache ? token_row(plan, shape, t, h) * j.dim : t * j.y_token + h * j.y_head;
 
   float scale = 1.0f;
   if (j.norm.present()) {
     float sum = 0.0f;
     for (int d = lane; d < j.dim; d += 32) {
-      const float v = j.x.at(x + d);
+      const float v = raw(d);
       sum += v * v;
     }
     scale = rsqrtf(warp_sum(sum) / float(j.dim) + eps);
   }
-  const auto value = [&](int d) { return j.norm.present() ? j.x.at(x + d) * scale * j.norm.at(d) : j.x.at(x + d); };
+  const auto value = [&](int d) { return j.norm.present() ? raw(d) * scale * j.norm.at(d) : raw(d); };
 
-  const int turned = j.turn && r.inv_freq && !padding ? r.turned : 0;
+  const int turned = turned_dims(j, r);
   const auto each = [&](auto put) {
-    for (int i = lane; i < turned / 2; i += 32) {
-      const int first = r.interleaved ? 2 * i : i, second = r.interleaved ? 2 * i + 1 : i + turned / 2;
+    for (int i = from / 2 + lane; i < min(to, turned) / 2; i += 32) {
+      const int first = dim_at(2 * i, turned, r.interleaved), second = dim_at(2 * i + 1, turned, r.interleaved);
       float a = value(first), b = value(second);
-      rotate(a, b, r.positions[t], r.inv_freq[i], r.scale);
+      if (!padding) rotate(a, b, r.positions[t], r.inv_freq[i], r.scale);
       put(first, a), put(second, b);
     }
-    for (int d = turned + lane; d < j.dim; d += 32) put(d, value(d));
+    for (int d = max(from, turned) + lane; d < to; d += 32) put(d, value(d));
   };
   if (!j.eight) return each([&](int d, float v) { j.y.put(y + d, v); });
 
@@ -83,6 +92,12 @@ __device__ __forceinline__ void process_head(const head_job& j, const rotation& 
     const float units = unit == 0.0f ? 0.0f : v / unit;
     j.eight[y + d] = (unsigned char)(j.eight_dtype == SL_DTYPE_I8 ? float_to_int8(units) : float_to_e4m3(units));
   });
+}
+
+__device__ __forceinline__ void process_head(const head_job& j, const rotation& r, const device_plan& plan, page_shape shape,
+                                             int t, int h, bool padding, float eps) {
+  const long long x = t * j.x_token + h * j.x_head;
+  process_places(j, [&](int d) { return j.x.at(x + d); }, r, plan, shape, t, h, padding, eps, 0, j.dim);
 }
 
 }  // namespace SL_BACKEND_NS

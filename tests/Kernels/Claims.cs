@@ -103,7 +103,7 @@ public static class Claims
         new("rope", "x and y once, and the frequencies once a head") { Moved = r => r.MinimumBytes + (double)(r.Case.Inputs["x"].Shape[0] * r.Case.Inputs["x"].Shape[1] * (r.Case.Inputs["inv_freq"].Data.Length + 96)), SectorUse = 0.99 },
         new("kv_append", "k, v and slots once; where a token stands, for each head") { Moved = r => 1.35 * r.MinimumBytes, SectorUse = 0.99 },
         new("copy_pages", "keys, then values; each page once there and back") { Launches = _ => 2, Moved = r => 1.01 * r.MinimumBytes, SectorUse = 0.99 },
-        new("merge_states", "states once, and the weights of all states for each element") { Moved = r => 1.5 * r.MinimumBytes, SectorUse = 0.99 },
+        new("merge_states", "states once, and the weights of all states for each element") { Moved = r => 1.5 * r.MinimumBytes, SectorUse = 0.85 },
 
         new("linear", "tensor cores, tiles of 64 x 64: w once a tile of rows, x once a tile of columns")
         {
@@ -132,10 +132,11 @@ public static class Claims
             Moved = r => 1.1 * (r.MinimumBytes + new[] { "wq", "wk", "wv" }.Sum(w => GemvMoved(r, w, Rows(r.Case)))), SectorUse = 0.60, Mma = c => Rows(c) <= 1 || !Bits16(c) ? false : null,
         },
 
-        new("paged_attention", "tiles: keys and values once for 32 rows of query and head")
+        new("paged_attention", "tiles: keys and values once for 64 rows of query and head (f32: 32), for 16 where there are few; below, once a query token")
         {
-            When = c => KernelsLanded.AttentionTiles && Queries(c) > 1, Launches = _ => 2, Mma = c => Bits16(c, "q") && Bits16(c.Cache!.DType) && c.Cache.DType == c.Inputs["q"].DType && Queries(c) * Group(c) > 16 && Vectors(c) ? true : null,
-            KvRead = c => 1.03 * Minimum.KvBytes(c) * Ceil(Queries(c) * Group(c), 32), Moved = r => (1.1 * KvTileReads(r.Case)) + (2.0 * (r.MinimumBytes - Minimum.KvBytes(r.Case))), SectorUse = 0.90, Conflicts = _ => 0,
+            When = c => KernelsLanded.AttentionTiles, Launches = _ => 2, Mma = c => Tensor(c) && Queries(c) * Group(c) > 16 ? true : Bits16(c, "q") ? null : false,
+            KvRead = KvTileReads, Moved = r => (1.05 * KvTileReads(r.Case)) + (4.0 * (r.MinimumBytes - Minimum.KvBytes(r.Case))), SectorUse = 0.90,
+            Conflicts = c => Tensor(c) && Queries(c) * Group(c) > 16 && c.Cache!.KeyDim == c.Cache.ValueDim && c.Cache.KeyDim is 64 or 128 or 256 ? 0 : MergeConflicts(c),
         },
         new("paged_attention", "keys and values once for each query token and eight heads; a split merges by a second launch")
         {
@@ -144,8 +145,9 @@ public static class Claims
         },
         new("cascade_attention", "each shared prefix once for its group; prefixes, suffixes and a merge")
         {
-            When = _ => KernelsLanded.CascadeReadsPrefixOnce, Launches = _ => 3, Mma = _ => null, KvRead = c => 1.03 * Minimum.KvBytes(c) * Ceil(Queries(c) * Group(c), 32),
-            Moved = r => (1.1 * Minimum.KvBytes(r.Case) * Ceil(Queries(r.Case) * Group(r.Case), 32)) + (8.0 * (r.MinimumBytes - Minimum.KvBytes(r.Case))), SectorUse = 0.90, Conflicts = MergeConflicts,
+            When = _ => KernelsLanded.CascadeReadsPrefixOnce, Launches = _ => 3, Mma = c => Bits16(c, "q") ? null : false, SectorUse = 0.90, Conflicts = MergeConflicts,
+            KvRead = c => 1.25 * Minimum.KvBytes(c, masked: false) * Ceil(Queries(c) * Group(c), 16),
+            Moved = r => (1.03 * Minimum.KvBytes(r.Case) * Ceil(Queries(r.Case) * Group(r.Case), 16)) + (14.0 * (r.MinimumBytes - Minimum.KvBytes(r.Case))),
         },
         new("cascade_attention", "as paged_attention: each sequence reads the prefix")
         {
@@ -228,7 +230,23 @@ public static class Claims
         return (1.03 * KvTokenReads(c) * (1 + (32 / row))) + (4 * 16 / c.Inputs["q"].DType.Size() * 1.25 * q * Math.Max(1, 8 / blocks)) + 16384;
     }
 
-    private static double KvTileReads(OpCase c) => Minimum.KvBytes(c) * (double)Ceil(Queries(c) * Group(c), 32);
+    private static bool Tensor(OpCase c) => Bits16(c, "q") && c.Cache!.DType == c.Inputs["q"].DType && Vectors(c);
+
+    // What a tile reads: from the first key of its first row's window to its last row's key, whatever a mask hides.
+    private static double KvTileReads(OpCase c)
+    {
+        HostStep s = c.Step!;
+        double rows = 0;
+        int window = (int)c.Scalar("window");
+        for (int b = 0; b < s.Sequences; b++)
+        {
+            long queries = s.QueryIndptr[b + 1] - s.QueryIndptr[b], all = queries * Group(c), keys = window > 0 && c.Scalar("causal") != 0 ? Math.Min(s.KvLengths[b], window + queries + 64) : s.KvLengths[b];
+            long tiles = all >= 256 ? Ceil(all, Bits16(c, "q") ? 64 : 32) : Math.Max(Ceil(all, 16), queries <= 16 && all <= 32 ? queries : 0);
+            rows += keys * (double)Math.Max(tiles, Vectors(c) ? 0 : all);
+        }
+
+        return 1.02 * rows * Minimum.RowBytes(c.Cache!);
+    }
 
     // Where the warps' sums meet: a vector a lane is stored by elements, eight apart, for each of four warps.
     private static double MergeConflicts(OpCase c) => c.Inputs["q"].Shape[0] * (double)c.Inputs["q"].Shape[1] * 8 * 96 * Math.Max(1, Ceil(Math.Max(c.Cache!.KeyDim, c.Cache.ValueDim), 128));

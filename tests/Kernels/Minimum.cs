@@ -38,7 +38,9 @@ public static class Minimum
     }
 
     /// <summary>Bytes of keys and values that some query sees, each row once for its head; in a cascade also once for all sequences that share it.</summary>
-    public static long KvBytes(OpCase c)
+    /// <param name="c">The case.</param>
+    /// <param name="masked">A key that a mask hides from all is not seen.</param>
+    public static long KvBytes(OpCase c, bool masked = true)
     {
         HashSet<(int Sequence, int Page, int Slot)> rows = [];
         HostStep s = c.Step!;
@@ -47,7 +49,7 @@ public static class Minimum
         for (int b = 0; b < s.Sequences; b++)
         {
             int queries = s.QueryIndptr[b + 1] - s.QueryIndptr[b], length = s.KvLengths[b], width = (length + 7) / 8;
-            bool masked = s.MaskIndptr.Length > 0 && s.MaskIndptr[b + 1] > s.MaskIndptr[b];
+            bool hides = masked && s.MaskIndptr.Length > 0 && s.MaskIndptr[b + 1] > s.MaskIndptr[b];
             for (int key = 0; key < length; key++)
             {
                 bool seen = false;
@@ -55,7 +57,7 @@ public static class Minimum
                 {
                     int slot = length - queries + i;
                     seen = (window <= 0 || key > slot - window)
-                        && (masked ? (s.Mask[s.MaskIndptr[b] + (i * width) + (key / 8)] >> (key % 8) & 1) != 0 : c.Scalar("causal") == 0 || key <= slot);
+                        && (hides ? (s.Mask[s.MaskIndptr[b] + (i * width) + (key / 8)] >> (key % 8) & 1) != 0 : c.Scalar("causal") == 0 || key <= slot);
                 }
 
                 if (seen)

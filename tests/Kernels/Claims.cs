@@ -105,11 +105,12 @@ public static class Claims
         new("copy_pages", "keys, then values; each page once there and back") { Launches = _ => 2, Moved = r => 1.01 * r.MinimumBytes, SectorUse = 0.99 },
         new("merge_states", "states once, and the weights of all states for each element") { Moved = r => 1.5 * r.MinimumBytes, SectorUse = 0.85 },
 
-        new("linear", "tensor cores, tiles of 64 x 64: w once a tile of rows, x once a tile of columns")
+        new("linear", "tensor cores, tiles of 64 columns: w once a tile of rows, x once a tile of columns; sums of two splits of K there and back, by a second launch")
         {
-            When = c => KernelsLanded.MatrixTiles && Rows(c) > 16 && Bits16(c), Mma = _ => true, SectorUse = 0.95,
-            Moved = r => 1.1 * (r.MinimumBytes + (WeightReads(r) * (Ceil(Rows(r.Case), 64) - 1)) + ((double)InputBytes(r.Case) * (Ceil(Columns(r.Case), 64) - 1))),
+            When = c => KernelsLanded.MatrixTiles && Rows(c) > 4 && Bits16(c) && c.Weights["w"].Encoding != WeightEncoding.F32, Launches = _ => 2, Mma = c => Rows(c) > 16 ? true : null, SectorUse = 0.55,
+            Moved = r => (Rows(r.Case) > 16 ? 1.15 : 1.6) * (r.MinimumBytes + (WeightReads(r) * (Ceil(Rows(r.Case), 64) - 1)) + ((double)InputBytes(r.Case) * (Ceil(Columns(r.Case), 64) - 1)) + (16.0 * Rows(r.Case) * Columns(r.Case))),
         },
+        new("linear", "w once, x once for 16 rows of w") { When = c => KernelsLanded.MatrixTiles && Rows(c) <= 4, Moved = r => 1.05 * (r.MinimumBytes + ((double)InputBytes(r.Case) * Ceil(Columns(r.Case), 16))), SectorUse = 0.93 },
         new("linear", "a warp a row of w: w once a tile of 1, 4 or 16 rows of x; x once a warp; a sector for each y")
         {
             Moved = r => 1.03 * GemvMoved(r, "w", Rows(r.Case)), SectorUse = 0.50,
@@ -128,7 +129,7 @@ public static class Claims
         },
         new("fused_qkv", "norm, three projections, and the heads; norms of whole rows are two more")
         {
-            Launches = c => 4 + (c.Inputs.ContainsKey("norm_weight") ? 1 : 0) + (WholeRowNorm(c) ? (c.Inputs.ContainsKey("norm_q") ? 1 : 0) + (c.Inputs.ContainsKey("norm_k") ? 1 : 0) : 0),
+            Launches = c => 4 + (KernelsLanded.MatrixTiles && Rows(c) > 4 ? 3 : 0) + (c.Inputs.ContainsKey("norm_weight") ? 1 : 0) + (WholeRowNorm(c) ? (c.Inputs.ContainsKey("norm_q") ? 1 : 0) + (c.Inputs.ContainsKey("norm_k") ? 1 : 0) : 0),
             Moved = r => 1.1 * (r.MinimumBytes + new[] { "wq", "wk", "wv" }.Sum(w => GemvMoved(r, w, Rows(r.Case)))), SectorUse = 0.60, Mma = c => Rows(c) <= 1 || !Bits16(c) ? false : null,
         },
 

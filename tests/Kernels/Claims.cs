@@ -107,7 +107,7 @@ public static class Claims
 
         new("linear", "tensor cores, tiles of 64 columns: w once a tile of rows, x once a tile of columns; sums of two splits of K there and back, by a second launch")
         {
-            When = c => KernelsLanded.MatrixTiles && Rows(c) > 4 && Bits16(c) && c.Weights["w"].Encoding != WeightEncoding.F32, Launches = _ => 2, Mma = c => Rows(c) > 16 ? true : null, SectorUse = 0.55,
+            When = c => KernelsLanded.MatrixTiles && Rows(c) > 4 && Bits16(c) && c.Weights["w"].Encoding != WeightEncoding.F32, Launches = _ => 2, Mma = c => Rows(c) > 16 && c.Weights["w"].Group % 32 == 0 ? true : null, SectorUse = 0.55,
             Moved = r => (Rows(r.Case) > 16 ? 1.15 : 1.6) * (r.MinimumBytes + (WeightReads(r) * (Ceil(Rows(r.Case), 64) - 1)) + ((double)InputBytes(r.Case) * (Ceil(Columns(r.Case), 64) - 1)) + (16.0 * Rows(r.Case) * Columns(r.Case))),
         },
         new("linear", "w once, x once for 16 rows of w") { When = c => KernelsLanded.MatrixTiles && Rows(c) <= 4, Moved = r => 1.05 * (r.MinimumBytes + ((double)InputBytes(r.Case) * Ceil(Columns(r.Case), 16))), SectorUse = 0.93 },
@@ -115,11 +115,11 @@ public static class Claims
         {
             Moved = r => 1.03 * GemvMoved(r, "w", Rows(r.Case)), SectorUse = 0.50,
             When = c => c.Weights["w"].Encoding is WeightEncoding.Q8_0 or WeightEncoding.Q6K or WeightEncoding.Q5_0 or WeightEncoding.Q5_1 or WeightEncoding.Q5K or WeightEncoding.INT8,
-            Mma = c => Rows(c) <= 1 || !Bits16(c) ? false : null,
+            Mma = NoTensorCores, Launches = c => KernelsLanded.MatrixTiles && Rows(c) > 4 ? 2 : 1,
         },
         new("linear", "a warp a row of w, two for INT4: w once a tile of 1, 4 or 16 rows of x; x once a warp; a sector for each y")
         {
-            Moved = r => 1.03 * GemvMoved(r, "w", Rows(r.Case)), SectorUse = 0.95, Mma = c => Rows(c) <= 1 || !Bits16(c) ? false : null,
+            Moved = r => 1.03 * GemvMoved(r, "w", Rows(r.Case)), SectorUse = 0.95, Mma = NoTensorCores, Launches = c => KernelsLanded.MatrixTiles && Rows(c) > 4 ? 2 : 1,
         },
 
         new("fused_qkv", "one launch: the weights once a tile, x once a warp")
@@ -130,7 +130,7 @@ public static class Claims
         new("fused_qkv", "norm, three projections, and the heads; norms of whole rows are two more")
         {
             Launches = c => 4 + (KernelsLanded.MatrixTiles && Rows(c) > 4 ? 3 : 0) + (c.Inputs.ContainsKey("norm_weight") ? 1 : 0) + (WholeRowNorm(c) ? (c.Inputs.ContainsKey("norm_q") ? 1 : 0) + (c.Inputs.ContainsKey("norm_k") ? 1 : 0) : 0),
-            Moved = r => 1.1 * (r.MinimumBytes + new[] { "wq", "wk", "wv" }.Sum(w => GemvMoved(r, w, Rows(r.Case)))), SectorUse = 0.60, Mma = c => Rows(c) <= 1 || !Bits16(c) ? false : null,
+            Moved = r => 1.1 * (r.MinimumBytes + new[] { "wq", "wk", "wv" }.Sum(w => GemvMoved(r, w, Rows(r.Case)))), SectorUse = 0.60, Mma = NoTensorCores,
         },
 
         new("paged_attention", "tiles: keys and values once for 64 rows of query and head (f32: 32), for 16 where there are few; below, once a query token")
@@ -202,6 +202,9 @@ public static class Claims
 
     // The most query tokens of a sequence.
     private static long Queries(OpCase c) => Enumerable.Range(0, c.Step!.Sequences).Max(b => c.Step.QueryIndptr[b + 1] - c.Step.QueryIndptr[b]);
+
+    // None for one row, and none for f32 but where floats of 16 bits are met by activations that the op's record rounds to them.
+    private static bool? NoTensorCores(OpCase c) => Rows(c) <= 1 || (!Bits16(c) && !(KernelsLanded.MatrixTiles && c.Weights.Values.Any(w => w.Encoding is WeightEncoding.F16 or WeightEncoding.BF16))) ? false : null;
 
     private static double NormWeight(OpCase c) => (double)c.Inputs["x"].Shape[0] * c.Inputs["w"].Data.Length * 16 / c.Inputs["w"].DType.Size();
 

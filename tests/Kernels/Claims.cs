@@ -130,7 +130,7 @@ public static class Claims
         new("fused_qkv", "norm, three projections, and the heads; norms of whole rows are two more")
         {
             Launches = c => 4 + (KernelsLanded.MatrixTiles && Rows(c) > 4 ? 3 : 0) + (c.Inputs.ContainsKey("norm_weight") ? 1 : 0) + (WholeRowNorm(c) ? (c.Inputs.ContainsKey("norm_q") ? 1 : 0) + (c.Inputs.ContainsKey("norm_k") ? 1 : 0) : 0),
-            Moved = r => 1.1 * (r.MinimumBytes + new[] { "wq", "wk", "wv" }.Sum(w => GemvMoved(r, w, Rows(r.Case)))), SectorUse = 0.60, Mma = NoTensorCores,
+            Moved = r => KernelsLanded.MatrixTiles ? ProjectionsMoved(r) : 1.1 * (r.MinimumBytes + new[] { "wq", "wk", "wv" }.Sum(w => GemvMoved(r, w, Rows(r.Case)))), SectorUse = 0.60, Mma = NoTensorCores,
         },
 
         new("paged_attention", "tiles: keys and values once for 64 rows of query and head (f32: 32), for 16 where there are few; below, once a query token")
@@ -221,6 +221,15 @@ public static class Claims
         double bytes = four ? (Ceil(w.Cols, 1024) * 512.0) + (w.Cols / (w.Encoding == WeightEncoding.Q4K ? 4.0 : 8.0)) : eight ? w.Cols * 1.5 : w.Cols * (w.Encoding == WeightEncoding.F32 ? 4.0 : 2.0);
         double input = (double)rows * w.Cols * r.Case.Inputs["x"].DType.Size() * (eight ? 2 : 1) / (four && tile < 16 ? 2 : 1);
         return w.Rows * ((Ceil(rows, tile) * bytes) + input + (3 * 32.0 * rows));
+    }
+
+    // x once for 16 rows of w, or for 64 of a tile; what is projected there and back in f32, twice where K is split.
+    private static double ProjectionsMoved(CountedRun r)
+    {
+        long rows = Rows(r.Case), columns = r.Case.Weights.Values.Sum(w => w.Rows);
+        return rows <= 4
+            ? 1.1 * (r.MinimumBytes + ((double)InputBytes(r.Case) * Ceil(columns, 16)) + (12.0 * rows * columns))
+            : 1.8 * (r.MinimumBytes + ((double)InputBytes(r.Case) * Ceil(columns, 64)) + (16.0 * rows * columns));
     }
 
     private static double KvTokenReads(OpCase c) => Minimum.KvBytes(c) * (double)(c.Op == "cascade_attention" ? c.Step!.Sequences : 1) * Queries(c) * (Vectors(c) ? Ceil(Group(c), Group(c) <= 4 ? 4 : 8) : Group(c));

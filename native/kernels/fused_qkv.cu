@@ -1,11 +1,12 @@
 // fused_qkv: q, k, v = rope(norm(rms_norm(x) * w^T + bias)), q to a tensor, k and v to the batch's slots of the cache
 // x [T,C] in {f32,f16,bf16}   wq [H*D,C]   wk [Hkv*D,C]   wv [Hkv*Dv,C], each of any storage
-// few rows: one launch, below.   grid (parts of heads, T / M)   block 256 or 512
+// up to 16 rows: one launch, below.   grid (parts of heads, T / M)   block 256 or 512
 //   shared: M rows of x as f32, 92 KB at most   moves the bytes of the weights once: bound by memory for one row
-// more rows, and QK-norm over whole rows (whose sums cross blocks): norm, three products, heads; as many launches
+// more rows, products of 16 bits: one launch on tensor cores, fused_qkv_gemm.cuh
+// else a launch each for norm, products and heads: where the record keeps products in f32, weights whose products would be of
+//   different types, heads of more than 128 dims that want to be whole, and QK-norm over whole rows, whose sums cross blocks
+#include "fused_qkv.cuh"
 #include "gemv.cuh"
-#include "head_jobs.cuh"
-#include "linear.cuh"
 #include "ops.h"
 
 namespace sl {
@@ -16,24 +17,6 @@ constexpr int qkv_rows = 2;        // of w a warp reads at once
 // Whole heads are few blocks of much work; four rows of x take more registers than so many threads can have.
 template <int M> constexpr int qkv_most_threads = M == 1 ? 512 : 256;
 constexpr int64_t qkv_few = 16;    // rows of x
-
-// One of the three projections. A head's places (heads.cuh) are cut into blocks of `width`: all of them where the head is
-// normalised or its slot has a scale, else as few pairs as keep a block's warps busy, so that more blocks run.
-struct projection {
-  weight_view w;
-  any_input bias;
-  head_job job;  // of its x nothing is used
-  int width, blocks_a_head;
-};
-struct projections { projection part[3]; };  // q, k, v
-
-struct qkv_input {
-  any_input x, norm;  // norm [C], or absent
-  long long stride;
-  int tokens;
-  float eps;
-  bool aligned;
-};
 
 // A lane's part of two rows of w, of whatever storage, by M rows of x.
 template <int M>
@@ -66,11 +49,9 @@ __global__ void __launch_bounds__(qkv_most_threads<M>)
   const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) / 32, warps = int(blockDim.x) / 32;
   const int first_token = int(blockIdx.y) * M;
 
-  int block = int(blockIdx.x), which = 0;
-  for (; which < 2 && block >= all.part[which].job.heads * all.part[which].blocks_a_head; which++)
-    block -= all.part[which].job.heads * all.part[which].blocks_a_head;
-  const projection& p = all.part[which];
-  const int head = block / p.blocks_a_head, from = block % p.blocks_a_head * p.width, to = min(from + p.width, p.job.dim);
+  const qkv_block b = block_of(all, int(blockIdx.x));
+  const projection& p = all.part[b.which];
+  const int head = b.at / p.blocks_a_head, from = b.at % p.blocks_a_head * p.width, to = min(from + p.width, p.job.dim);
   const int turned = turned_dims(p.job, r);
 
   const int C = p.w.cols, most = qkv_staged / M, rows_at_once = warps / share * qkv_rows;
@@ -153,43 +134,6 @@ qkv_workspace lay_out(const fused_qkv_args& a) {
   return w;
 }
 
-view matrix(char* data, sl_dtype dtype, int64_t rows, int64_t cols) {
-  view v;
-  v.data = data, v.dtype = dtype, v.rank = 2;
-  v.shape[0] = rows, v.shape[1] = cols, v.stride[0] = cols, v.stride[1] = 1;
-  return v;
-}
-
-view heads_of(const view& m, int64_t heads) {
-  view v = m;
-  v.rank = 3;
-  v.shape[1] = heads, v.shape[2] = m.shape[1] / heads;
-  v.stride[1] = v.shape[2], v.stride[2] = 1;
-  return v;
-}
-
-
-head_jobs jobs_of(const fused_qkv_args& a, const view& q, const view& k, const view& v) {
-  head_jobs jobs{};
-  jobs.q = job_of(heads_of(q, a.q.shape[1]), a.q, true);
-  jobs.k = append_job(heads_of(k, a.cache.kv_heads), a.cache, a.layer, true);
-  jobs.v = append_job(heads_of(v, a.cache.kv_heads), a.cache, a.layer, false);
-  if (!a.whole_row_norm) jobs.q.norm = input_of(a.norm_q), jobs.k.norm = input_of(a.norm_k);
-  return jobs;
-}
-
-rotation turning(const fused_qkv_args& a) {
-  return rotation_of(a.inv_freq, a.batch->device.positions, a.rope_scale, a.rope_kind);
-}
-
-projection projection_of(const weight& w, const view& bias, const head_job& job, int width) {
-  projection p{};
-  p.w = view_of(static_cast<const cuda_weight&>(w)), p.bias = input_of(bias), p.job = job;
-  p.width = width == 0 ? job.dim : std::min(width, job.dim);
-  p.blocks_a_head = int(blocks_for(job.dim, p.width));
-  return p;
-}
-
 template <int M>
 void start_few(stream& s, const fused_qkv_args& a) {
   const int64_t T = a.x.shape[0], C = a.x.shape[1];
@@ -199,26 +143,43 @@ void start_few(stream& s, const fused_qkv_args& a) {
   const int64_t dims = a.wq->rows + a.wk->rows + a.wv->rows;
   int share = 1;
   while (share < 8 && dims / (16 / share) * int64_t(blocks_for(T, M)) < 2 * multiprocessors(*s.owner)) share *= 2;
-  const bool whole_q = bool(a.norm_q), whole_k = a.norm_k || a.cache.key_scales, whole_v = a.cache.value_scales;
-  const projections all{{projection_of(*a.wq, a.bias_q, jobs.q, whole_q ? 0 : 16 / share),
-                         projection_of(*a.wk, a.bias_k, jobs.k, whole_k ? 0 : 16 / share),
-                         projection_of(*a.wv, a.bias_v, jobs.v, whole_v ? 0 : 16 / share)}};
-  const unsigned threads = whole_q || whole_k || whole_v ? qkv_most_threads<M> : 256;
+  const projections all{{projection_of(*a.wq, a.bias_q, jobs.q, whole_q(a) ? 0 : 16 / share),
+                         projection_of(*a.wk, a.bias_k, jobs.k, whole_k(a) ? 0 : 16 / share),
+                         projection_of(*a.wv, a.bias_v, jobs.v, whole_v(a) ? 0 : 16 / share)}};
+  const unsigned threads = whole_q(a) || whole_k(a) || whole_v(a) ? qkv_most_threads<M> : 256;
   unsigned blocks = 0;
   int width = 0;
-  for (const projection& p : all.part) blocks += unsigned(p.job.heads * p.blocks_a_head), width = std::max(width, p.width);
+  for (const projection& p : all.part) blocks += unsigned(p.blocks()), width = std::max(width, p.width);
   const size_t floats = size_t(M) * size_t(staged_row(int(std::min<int64_t>(C, qkv_staged / M)))) + size_t(share) * M * size_t(width);
   launch(native(s), KERNEL(fused_qkv_kernel<M>), dim3(blocks, blocks_for(T, M)), threads, floats * sizeof(float), all,
-         qkv_input{input_of(a.x), input_of(a.norm_weight), a.x.stride[0], int(T), a.norm_eps, rows_aligned_16(a.x)}, turning(a),
-         plan_of(*a.batch), shape_of(a.cache), share, a.qk_norm_eps);
+         input_of(a), turning(a), plan_of(*a.batch), shape_of(a.cache), share, a.qk_norm_eps);
 }
 
 bool few(const fused_qkv_args& a) { return a.x.shape[0] <= qkv_few && !a.whole_row_norm; }
 
+// The type of the products that tensor cores would take the weight's for, or f32 for none.
+sl_dtype products_of(const fused_qkv_args& a, const weight* each) {
+  const auto& w = static_cast<const cuda_weight&>(*each);
+  switch (w.storage) {
+    case storage::f32: return SL_DTYPE_F32;
+    case storage::f16: return SL_DTYPE_F16;
+    case storage::bf16: return SL_DTYPE_BF16;
+    default: return w.group % 16 == 0 ? a.x.dtype : SL_DTYPE_F32;
+  }
+}
+
+// The type that one launch for many rows multiplies in, or f32 where it cannot.
+sl_dtype many(const fused_qkv_args& a) {
+  const sl_dtype type = products_of(a, a.wq);
+  if (a.whole_row_norm || products_of(a, a.wk) != type || products_of(a, a.wv) != type) return SL_DTYPE_F32;
+  const bool too_wide = (a.cache.key_dim > 128 && (whole_q(a) || whole_k(a))) || (a.cache.value_dim > 128 && whole_v(a));
+  return too_wide ? SL_DTYPE_F32 : type;
+}
+
 }  // namespace
 
 uint64_t fused_qkv_workspace(const device& d, const fused_qkv_args& a) {
-  if (few(a)) return 0;
+  if (few(a) || many(a) != SL_DTYPE_F32) return 0;
   uint64_t most = 0;
   for (const weight* w : {a.wq, a.wk, a.wv}) {
     // The projections read x's own rows or the normalised ones, which are aligned at least as well.
@@ -230,6 +191,11 @@ uint64_t fused_qkv_workspace(const device& d, const fused_qkv_args& a) {
 
 void fused_qkv_cuda(stream& s, const fused_qkv_args& a) {
   if (few(a)) return a.x.shape[0] == 1 ? start_few<1>(s, a) : start_few<4>(s, a);
+  switch (many(a)) {
+    case SL_DTYPE_F16: return fused_qkv_f16(s, a);
+    case SL_DTYPE_BF16: return fused_qkv_bf16(s, a);
+    default: break;
+  }
   const qkv_workspace w = lay_out(a);
   const int64_t T = a.x.shape[0];
   view x = a.x;

@@ -27,7 +27,7 @@ public static class KernelCases
         .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. ManyRows(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(),
         .. AttentionCases.Appends(), .. AttentionCases.Copies(), .. AttentionCases.Attentions(), .. AttentionCases.Tiles(), .. AttentionCases.Cascades(),
         .. AttentionCases.CappedWindows(),
-        .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.EightBitQkvs(), .. AttentionCases.WholeRowNorms(),
+        .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.EightBitQkvs(), .. AttentionCases.WholeRowNorms(), .. AttentionCases.QkvShapes(),
         .. States(), .. Sampling(),
     ];
 

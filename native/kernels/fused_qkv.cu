@@ -120,14 +120,18 @@ namespace {
 
 uint64_t padded(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
 
-// The workspace: the normalised x in x's dtype, q, k and v in f32, and what a projection wants.
+// The workspace: the normalised x in q's dtype, q, k and v in f32, and what a projection wants.
 struct qkv_workspace {
   uint64_t x, q, k, v, projection, bytes;
 };
+// The projections take x in q's type, which may be narrower.
+bool rounds_x(const fused_qkv_args& a) { return a.x.dtype != a.q.dtype && a.x.shape[1] % 4 == 0; }
+bool changes_x(const fused_qkv_args& a) { return a.norm_weight || rounds_x(a); }
+
 qkv_workspace lay_out(const fused_qkv_args& a) {
   const auto T = uint64_t(a.x.shape[0]);
   qkv_workspace w{};
-  w.q = padded(a.norm_weight ? T * uint64_t(a.x.shape[1]) * size_of(a.x.dtype) : 0);
+  w.q = padded(changes_x(a) ? T * uint64_t(a.x.shape[1]) * size_of(a.q.dtype) : 0);
   w.k = w.q + padded(T * uint64_t(a.wq->rows) * 4);
   w.v = w.k + padded(T * uint64_t(a.wk->rows) * 4);
   w.bytes = w.projection = w.v + padded(T * uint64_t(a.wv->rows) * 4);
@@ -164,7 +168,7 @@ sl_dtype products_of(const fused_qkv_args& a, const weight* each) {
     case storage::f32: return SL_DTYPE_F32;
     case storage::f16: return SL_DTYPE_F16;
     case storage::bf16: return SL_DTYPE_BF16;
-    default: return w.group % 16 == 0 ? a.x.dtype : SL_DTYPE_F32;
+    default: return w.group % 16 == 0 ? a.q.dtype : SL_DTYPE_F32;
   }
 }
 
@@ -183,7 +187,7 @@ uint64_t fused_qkv_workspace(const device& d, const fused_qkv_args& a) {
   uint64_t most = 0;
   for (const weight* w : {a.wq, a.wk, a.wv}) {
     // The projections read x's own rows or the normalised ones, which are aligned at least as well.
-    for (const view& x : {a.x, matrix(nullptr, a.x.dtype, a.x.shape[0], a.x.shape[1])})
+    for (const view& x : {a.x, matrix(nullptr, a.q.dtype, a.x.shape[0], a.x.shape[1])})
       most = std::max(most, linear_workspace(d, {x, w, view(), view(), matrix(nullptr, SL_DTYPE_F32, a.x.shape[0], w->rows)}));
   }
   return lay_out(a).bytes + most;
@@ -199,10 +203,9 @@ void fused_qkv_cuda(stream& s, const fused_qkv_args& a) {
   const qkv_workspace w = lay_out(a);
   const int64_t T = a.x.shape[0];
   view x = a.x;
-  if (a.norm_weight) {
-    x = matrix(s.workspace + w.x, a.x.dtype, T, a.x.shape[1]);
-    rms_norm_cuda(s, {a.x, a.norm_weight, a.norm_eps, x});
-  }
+  if (changes_x(a)) x = matrix(s.workspace + w.x, a.q.dtype, T, a.x.shape[1]);
+  if (a.norm_weight) rms_norm_cuda(s, {a.x, a.norm_weight, a.norm_eps, x});
+  else if (rounds_x(a)) round_rows(s, a.x, x);
   const view q = matrix(s.workspace + w.q, SL_DTYPE_F32, T, a.wq->rows), k = matrix(s.workspace + w.k, SL_DTYPE_F32, T, a.wk->rows),
              v = matrix(s.workspace + w.v, SL_DTYPE_F32, T, a.wv->rows);
   linear_in(s, {x, a.wq, a.bias_q, view(), q}, s.workspace + w.projection);

@@ -14,11 +14,11 @@ namespace sl {
 namespace SL_BACKEND_NS {
 namespace {
 
-// y = x in w's type: rows of x for a library that takes one type.   grid (K / 1024, T)   block 256
+// y = x in another type, y without gaps: rows for kernels and a library that take one type.   grid (T, K / 1024)   block 256
 __global__ void __launch_bounds__(256) round_rows_kernel(any_output y, any_input x, long long x_stride, int K, bool aligned) {
-  const int k = (int(blockIdx.x) * 256 + int(threadIdx.x)) * 4;
+  const int k = (int(blockIdx.y) * 256 + int(threadIdx.x)) * 4;
   if (k >= K) return;  // K is a multiple of 4
-  const long long from = blockIdx.y * x_stride + k;
+  const long long from = blockIdx.x * x_stride + k;
   float v[4];
   if (aligned) {
     x.load<4>(v, from);
@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(256) round_rows_kernel(any_output y, any_input
 #pragma unroll
     for (int i = 0; i < 4; i++) v[i] = x.at(from + i);
   }
-  y.put_four((long long)blockIdx.y * K + k, v);
+  y.put_four((long long)blockIdx.x * K + k, v);
 }
 
 sl_dtype dtype_of(storage s) { return s == storage::f32 ? SL_DTYPE_F32 : s == storage::f16 ? SL_DTYPE_F16 : SL_DTYPE_BF16; }
@@ -56,8 +56,7 @@ bool by_library(stream& s, const linear_args& a, const cuda_weight& w, char* wor
   if (library_copies(a, w)) {
     view copy;
     copy.data = workspace, copy.dtype = p.in;
-    launch(native(s), KERNEL(round_rows_kernel), dim3(blocks_for(K, 1024), unsigned(T)), 256, 0, output_of(copy), input_of(a.x),
-           a.x.stride[0], int(K), rows_aligned_16(a.x));
+    round_rows(s, a.x, copy);
     p.x = workspace, p.x_stride = K;
   }
   return library->multiply(p, workspace + copy_bytes(a, w), native(s));
@@ -116,6 +115,12 @@ uint64_t linear_workspace(const device& d, const linear_args& a) {
   const auto& w = static_cast<const cuda_weight&>(*a.w);
   const uint64_t own = own_workspace(d, a, w);
   return library_may(a, w) && library_of(d) ? std::max(own, copy_bytes(a, w) + matrix_library::workspace_bytes) : own;
+}
+
+void round_rows(stream& s, const view& x, const view& y) {
+  const int64_t K = x.shape[1];
+  launch(native(s), KERNEL(round_rows_kernel), dim3(unsigned(x.shape[0]), blocks_for(K, 1024)), 256, 0, output_of(y), input_of(x),
+         x.stride[0], int(K), rows_aligned_16(x));
 }
 
 void linear_in(stream& s, const linear_args& a, char* workspace) {

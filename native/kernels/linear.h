@@ -26,6 +26,9 @@ void gemm_bf16(stream&, const linear_args&, const cuda_weight&, char* workspace)
 void tile_linear(stream&, const linear_args&, const cuda_weight&, char* workspace);
 void add_splits(stream&, const linear_args&, const cuda_weight&, int split, const char* workspace);
 
+// y = x in y's type, y without gaps; a row's length is a multiple of 4.
+void round_rows(stream&, const view& x, const view& y);
+
 // The op with its workspace somewhere within the stream's.
 void linear_in(stream&, const linear_args&, char* workspace);
 

@@ -9,10 +9,10 @@ public static class KernelsLanded
     public static bool AttentionTiles => true;
 
     /// <summary>linear multiplies more than 16 rows of 16-bit activations on tensor cores, in tiles.</summary>
-    public static bool MatrixTiles => false;
+    public static bool MatrixTiles => true;
 
     /// <summary>fused_qkv is one launch.</summary>
-    public static bool FusedQkvInOneLaunch => false;
+    public static bool FusedQkvInOneLaunch => true;
 
     /// <summary>cascade_attention reads a shared prefix once for its group.</summary>
     public static bool CascadeReadsPrefixOnce => true;

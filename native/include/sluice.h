@@ -487,7 +487,7 @@ typedef struct sl_fused_qkv_args {
 } sl_fused_qkv_args;
 
 /* Norm, the three projections, bias, QK-norm, RoPE at the batch's positions, append of K and V to the batch's slots.
-   Rounded: the normalised x to q's dtype, then as sl_linear of such an x; q to its dtype, K and V to the cache's; all else f32. */
+   Rounded: x, normalised or not, to q's dtype, then as sl_linear of such an x; q to its dtype, K and V to the cache's; all else f32. */
 SL_API sl_status sl_fused_qkv(sl_stream* stream, const sl_fused_qkv_args* args);
 
 typedef struct sl_rope_args {

@@ -72,11 +72,14 @@ __global__ void __launch_bounds__(qkv_most_threads<M>)
         float square[M] = {};
         stage_rows<M>(xs, in.x, first_token, in.tokens, in.stride, C, k0, count, in.aligned,
                       [&](int m, int k, int valid, float (&v)[4]) {
-#pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                          square[m] += v[i] * v[i];
-                          if (in.norm.present() && i < valid) v[i] *= in.norm.at(k + i);
+                        float w[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+                        if (in.norm.present()) {
+                          if (valid >= 4 && in.norm_aligned) in.norm.load<4>(w, k);
+                          else
+                            for (int i = 0; i < 4 && i < valid; i++) w[i] = in.norm.at(k + i);
                         }
+#pragma unroll
+                        for (int i = 0; i < 4; i++) square[m] += v[i] * v[i], v[i] *= w[i];
                       });
 #pragma unroll
         for (int m = 0; m < M; m++) {

@@ -125,11 +125,10 @@ void fused_qkv(stream&, const fused_qkv_args& a) {
   const int64_t count = a.x.shape[0], C = a.x.shape[1], H = a.q.shape[1], D = a.cache.key_dim, Hkv = a.cache.kv_heads,
                 Dv = a.cache.value_dim;
   std::vector<Real> x = rows_of<Real>(a.x);
-  if (a.norm_weight) {
+  if (a.norm_weight)
     for (int64_t t = 0; t < count; ++t) normalise(x.data() + t * C, C, a.norm_weight, a.norm_eps);
-    if constexpr (is_rounded<Real>)
-      for (Real& value : x) value = round_to(a.q.dtype, value);
-  }
+  if constexpr (is_rounded<Real>)
+    for (Real& value : x) value = round_to(a.q.dtype, value);
   std::vector<Real> q = project(x, count, a.wq, a.bias_q, a.x.dtype), k = project(x, count, a.wk, a.bias_k, a.x.dtype);
   const std::vector<Real> v = project(x, count, a.wv, a.bias_v, a.x.dtype);
 

@@ -679,7 +679,7 @@ internal static unsafe partial class NativeMethods
     internal static partial Status sl_linear(sl_stream* stream, sl_linear_args* args);
 
     /// <summary>Norm, the three projections, bias, QK-norm, RoPE at the batch's positions, append of K and V to the batch's slots.
-    /// Rounded: the normalised x to q's dtype, then as sl_linear of such an x; q to its dtype, K and V to the cache's; all else f32.</summary>
+    /// Rounded: x, normalised or not, to q's dtype, then as sl_linear of such an x; q to its dtype, K and V to the cache's; all else f32.</summary>
     [LibraryImport(Library)]
     internal static partial Status sl_fused_qkv(sl_stream* stream, sl_fused_qkv_args* args);
 

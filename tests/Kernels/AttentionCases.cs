@@ -168,7 +168,7 @@ public static partial class AttentionCases
                 OpCase c = Base("fused_qkv", s.Name, s, cache, step, r, appended: false) with { PaddingRows = decode ? 2 : 0 };
                 int rows = step.Tokens + c.PaddingRows;
                 c.Inputs["x"] = r.Tensor(DType.F32, rows, 256);
-                if (turn % 4 != 0)
+                if (turn % 4 != 2)
                 {
                     c.Inputs["norm_weight"] = r.Tensor(DType.F32, 256);
                 }

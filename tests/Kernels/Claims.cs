@@ -11,9 +11,6 @@ public static class KernelsLanded
     /// <summary>linear multiplies more than 16 rows of 16-bit activations on tensor cores, in tiles.</summary>
     public static bool MatrixTiles => true;
 
-    /// <summary>fused_qkv is one launch.</summary>
-    public static bool FusedQkvInOneLaunch => true;
-
     /// <summary>cascade_attention reads a shared prefix once for its group.</summary>
     public static bool CascadeReadsPrefixOnce => true;
 }
@@ -90,12 +87,9 @@ public static class Claims
     private static readonly Claim[] Table =
     [
         // A weight's element is read by itself, lanes a vector apart: 16 bytes of sector for each of its bytes' vector.
-        new("rms_norm", "x and y once; w once a row, its elements a vector apart")
-        {
-            Moved = r => (1.02 * r.MinimumBytes) + NormWeight(r.Case), SectorUse = 0.29,
-        },
-        new("add_rms_norm", "x, y and the residual once each way; w as rms_norm") { Moved = r => (1.02 * r.MinimumBytes) + NormWeight(r.Case), SectorUse = 0.41 },
-        new("rms_norm_add", "x, y and the residual once; w as rms_norm") { Moved = r => (1.02 * r.MinimumBytes) + NormWeight(r.Case), SectorUse = 0.35 },
+        new("rms_norm", "x and y once; w once a row") { Moved = r => (1.01 * r.MinimumBytes) + NormWeight(r.Case), SectorUse = 0.99 },
+        new("add_rms_norm", "x, y and the residual once each way; w once a row") { Moved = r => (1.01 * r.MinimumBytes) + NormWeight(r.Case), SectorUse = 0.99 },
+        new("rms_norm_add", "x, y and the residual once; w once a row") { Moved = r => (1.01 * r.MinimumBytes) + NormWeight(r.Case), SectorUse = 0.99 },
         new("gated_activation", "gate, up and y once") { Moved = r => 1.01 * r.MinimumBytes, SectorUse = 0.99 },
         new("embedding", "a row once; a word of eight weights and a group's numbers serve several lanes") { Moved = r => (r.Case.Weights["table"].Encoding is WeightEncoding.F16 or WeightEncoding.BF16 or WeightEncoding.F32 ? 1.02 : 2.0) * r.MinimumBytes, SectorUse = 0.99 },
         new("gather", "a row once") { Moved = r => 1.02 * r.MinimumBytes, SectorUse = 0.99 },
@@ -122,14 +116,18 @@ public static class Claims
             Moved = r => 1.03 * GemvMoved(r, "w", Rows(r.Case)), SectorUse = 0.95, Mma = NoTensorCores, Launches = c => KernelsLanded.MatrixTiles && Rows(c) > 4 ? 2 : 1,
         },
 
-        new("fused_qkv", "one launch: the weights once a tile, x once a warp")
+        new("fused_qkv", "one launch: the weights once for four rows of x, x once a block of 16 dims at most, where blocks are many")
         {
-            When = _ => KernelsLanded.FusedQkvInOneLaunch, SectorUse = 0.60, Mma = _ => null, Conflicts = _ => double.PositiveInfinity,
-            Moved = r => 1.03 * (r.MinimumBytes + new[] { "wq", "wk", "wv" }.Sum(w => GemvMoved(r, w, Rows(r.Case)))),
+            When = c => Rows(c) <= 16 && !WholeRowNorm(c), SectorUse = 0.55, Moved = ProjectionsMoved, Conflicts = HeadConflicts,
         },
-        new("fused_qkv", "norm, three projections, and the heads; norms of whole rows are two more")
+        new("fused_qkv", "one launch on tensor cores: the weights once for 64 rows of x, x twice a tile of 128 columns")
         {
-            Launches = c => 4 + (KernelsLanded.MatrixTiles && Rows(c) > 4 ? 3 : 0) + (c.Inputs.ContainsKey("norm_weight") ? 1 : 0) + (WholeRowNorm(c) ? (c.Inputs.ContainsKey("norm_q") ? 1 : 0) + (c.Inputs.ContainsKey("norm_k") ? 1 : 0) : 0),
+            When = c => Rows(c) > 16 && InOneLaunch(c), SectorUse = 0.95, Mma = _ => true, Moved = ProjectionsMoved,
+            Conflicts = HeadConflicts,
+        },
+        new("fused_qkv", "norm (or x in q's type), three projections of two launches at most, and the heads; norms of whole rows are two more")
+        {
+            Launches = c => 4 + (KernelsLanded.MatrixTiles && Rows(c) > 4 ? 3 : 0) + (c.Inputs.ContainsKey("norm_weight") || c.Inputs["x"].DType != c.Outputs["q"].DType ? 1 : 0) + (WholeRowNorm(c) ? (c.Inputs.ContainsKey("norm_q") ? 1 : 0) + (c.Inputs.ContainsKey("norm_k") ? 1 : 0) : 0),
             Moved = r => KernelsLanded.MatrixTiles ? ProjectionsMoved(r) : 1.1 * (r.MinimumBytes + new[] { "wq", "wk", "wv" }.Sum(w => GemvMoved(r, w, Rows(r.Case)))), SectorUse = 0.60, Mma = NoTensorCores,
         },
 
@@ -159,13 +157,16 @@ public static class Claims
         new("argmax", "logits once") { Moved = r => 1.01 * r.MinimumBytes, SectorUse = 0.99 },
         new("log_probs", "logits once for the largest, once for the sum, once for each of the top")
         {
-            Moved = r => (1.01 * r.MinimumBytes) + ((double)r.Case.Inputs["logits"].Data.Length * (1 + (r.Case.Outputs.TryGetValue("top_ids", out (DType DType, long[] Shape) top) ? top.Shape[1] : 0))), SectorUse = 0.99,
+            Moved = r => (1.02 * r.MinimumBytes) + ((double)r.Case.Inputs["logits"].Data.Length * (1 + (r.Case.Outputs.TryGetValue("top_ids", out (DType DType, long[] Shape) top) ? top.Shape[1] : 0))), SectorUse = 0.99,
         },
-        new("penalties", "counts for the whole vocabulary, zeroed and read, and the logits that are named") { Moved = r => (2.0 * r.Case.Inputs["logits"].Data.Length) + (10.0 * r.MinimumBytes), SectorUse = 0.90 },
-        new("sample", "the largest alone") { When = c => c.Inputs["temperature"].ToDoubles().All(t => t <= 0), Moved = r => 1.01 * r.MinimumBytes, SectorUse = 0.99 },
-        new("sample", "logits for the largest, for the draw (twice), and eight passes for top-k and nine for top-p; a pass counts by atomics on 256 words")
+        new("penalties", "for each token of the history: itself three times, and a sector of its count (three times each way) and of its logit (each way)")
         {
-            Moved = r => 1.01 * r.MinimumBytes * (3 + (r.Case.Inputs["top_k"].ToDoubles().Any(k => k > 0) ? 8 : 0) + (r.Case.Inputs["top_p"].ToDoubles().Any(p => p < 1) ? 9 : 0)), SectorUse = 0.99,
+            Moved = r => (8 * 32.0 * r.Case.Inputs["history"].Data.Length / sizeof(int)) + (3.5 * r.MinimumBytes), SectorUse = 0.25,
+        },
+        new("sample", "the largest alone") { When = c => c.Inputs["temperature"].ToDoubles().All(t => t <= 0), Moved = r => 1.02 * r.MinimumBytes, SectorUse = 0.99 },
+        new("sample", "logits for the largest, for the draw, and up to eight passes for top-k and nine for top-p, four where no logits tie; a pass counts by atomics on 256 words")
+        {
+            Moved = r => 1.01 * r.MinimumBytes * (2.1 + (r.Case.Inputs["top_k"].ToDoubles().Any(k => k > 0) ? 5 : 0) + (r.Case.Inputs["top_p"].ToDoubles().Any(p => p < 1) ? 7 : 0)), SectorUse = 0.99,
             Conflicts = c => (c.Inputs["logits"].Data.Length / 8.0) + (300 * c.Inputs["logits"].Shape[0]),
         },
     ];
@@ -206,7 +207,24 @@ public static class Claims
     // None for one row, and none for f32 but where floats of 16 bits are met by activations that the op's record rounds to them.
     private static bool? NoTensorCores(OpCase c) => Rows(c) <= 1 || (!Bits16(c) && !(KernelsLanded.MatrixTiles && c.Weights.Values.Any(w => w.Encoding is WeightEncoding.F16 or WeightEncoding.BF16))) ? false : null;
 
-    private static double NormWeight(OpCase c) => (double)c.Inputs["x"].Shape[0] * c.Inputs["w"].Data.Length * 16 / c.Inputs["w"].DType.Size();
+    // Products of one 16-bit type, by whole heads where something is taken over them.
+    private static bool InOneLaunch(OpCase c)
+    {
+        DType[] products = [.. c.Weights.Values.Select(w => w.Encoding switch
+        {
+            WeightEncoding.F32 => DType.F32,
+            WeightEncoding.F16 => DType.F16,
+            WeightEncoding.BF16 => DType.BF16,
+            _ => w.Group % 16 == 0 ? c.Outputs["q"].DType : DType.F32,
+        }).Distinct()];
+        bool scaled = c.Cache!.DType.Size() == 1, wide = (c.Cache.KeyDim > 128 && (c.Inputs.ContainsKey("norm_q") || c.Inputs.ContainsKey("norm_k") || scaled)) || (c.Cache.ValueDim > 128 && scaled);
+        return products is [DType.F16 or DType.BF16] && !WholeRowNorm(c) && !wide;
+    }
+
+    // Where the heads' places come back from shared memory: pairs that turn are neighbours there, two banks apart.
+    private static double HeadConflicts(OpCase c) => Rows(c) * (double)c.Weights.Values.Sum(w => w.Rows) / 16;
+
+    private static double NormWeight(OpCase c) => (double)(c.Inputs["x"].Shape[0] - 1) * c.Inputs["w"].Data.Length;
 
     private static double WeightReads(CountedRun r) => r.MinimumBytes - InputBytes(r.Case);
 
@@ -228,7 +246,7 @@ public static class Claims
     {
         long rows = Rows(r.Case), columns = r.Case.Weights.Values.Sum(w => w.Rows);
         return rows <= 4
-            ? 1.1 * (r.MinimumBytes + ((double)InputBytes(r.Case) * Ceil(columns, 16)) + (12.0 * rows * columns))
+            ? 1.1 * (r.MinimumBytes + ((InputBytes(r.Case) + (double)(rows * r.Case.Inputs["norm_weight"].Data.Length)) * Ceil(columns, 16)) + (12.0 * rows * columns))
             : 1.8 * (r.MinimumBytes + ((double)InputBytes(r.Case) * Ceil(columns, 64)) + (16.0 * rows * columns));
     }
 

@@ -92,7 +92,7 @@ public sealed class CountsTests
     {
         using Device device = Open();
         string library = System.Text.Encoding.Latin1.GetString(File.ReadAllBytes(Path.Combine(AppContext.BaseDirectory, "libsluice.so")));
-        string[] kernels = [.. System.Text.RegularExpressions.Regex.Matches(library, @"(?<=\0)([a-z][a-z0-9_]*_kernel)(?:<[^\0]*>)?(?=\0)").Select(m => m.Groups[1].Value).Distinct().Order(StringComparer.Ordinal)];
+        string[] kernels = [.. System.Text.RegularExpressions.Regex.Matches(library, @"(?<![a-z0-9_])([a-z][a-z0-9_]*_kernel)(?:<[^\0]*>)?(?=\0)").Select(m => m.Groups[1].Value).Distinct().Order(StringComparer.Ordinal)];
         Assert.True(kernels.Length > 10, string.Join(", ", kernels));
         Assert.Equal(kernels, Representatives.Table.Select(t => t.Kernel).Order(StringComparer.Ordinal));
         foreach ((string kernel, string[] cases) in Representatives.Table)

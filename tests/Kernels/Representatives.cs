@@ -6,23 +6,29 @@ public static class Representatives
     /// <summary>Kernel as in KERNEL(), without template arguments; cases that run it, small ones.</summary>
     public static readonly (string Kernel, string[] Cases)[] Table =
     [
+        ("add_splits_kernel", ["linear tiles capped and shared"]),
         ("argmax_kernel", ["argmax 4x1000"]),
         ("copy_pages_kernel", ["copy_pages F16 D 32", "copy_pages F16 D 10"]),
-        ("dense_linear_kernel", ["linear F16 F16 2x24x512", "linear odd f32"]),
         ("embedding_int4_kernel", ["embedding F16 Q4_0", "embedding F16 Q4K"]),
         ("embedding_int8_kernel", ["embedding F16 Q6K"]),
         ("embedding_kernel", ["embedding F16 F16"]),
+        ("fused_qkv_gemm_kernel", ["fused_qkv f32 to BF16 F16 prefill", "fused_qkv f32 to F16 Q4_0 prefill"]),
+        ("fused_qkv_kernel", ["fused_qkv F32 Q4K Q6K decode"]),
         ("gated_activation_kernel", ["gated_activation F16 Silu"]),
-        ("gather_kernel", ["gather F16"]),
-        ("heads_kernel", ["kv_append F16 to F16", "fused_qkv F32 Q4K Q6K decode"]),
-        ("int4_gemv_kernel", ["linear F16 Q4_0 2x24x512", "linear F16 Q4K 17x136x512"]),
-        ("int8_gemv_kernel", ["linear F16 Q8_0 2x24x512"]),
+        ("gather_kernel", ["gather F16 37", "gather F16 64"]),
+        ("gemm_kernel", ["linear F16 Q4K 17x136x512", "linear tiles capped and shared"]),
+        ("gemv_kernel", ["linear F16 Q4_0 2x24x512", "linear F16 F16 2x24x512", "linear F16 Q8_0 2x24x512", "linear odd f32"]),
+        ("heads_kernel", ["kv_append F16 to F16", "kv_append BF16 to I8"]),
         ("log_probs_kernel", ["log_probs 4x1000"]),
         ("merge_states_kernel", ["merge_states F16"]),
-        ("paged_attention_kernel", ["paged_attention decode F16", "paged_attention group 7 F16", "paged_attention tree mask F32"]),
+        ("paged_attention_kernel", ["paged_attention decode F16", "paged_attention group 1 F32", "paged_attention sinks F32"]),
+        ("paged_prefill_kernel", ["paged_attention prefill F16", "paged_attention group 7 F16"]),
         ("penalties_kernel", ["penalties 4x1000"]),
         ("rms_norm_kernel", ["rms_norm F16 3x896", "add_rms_norm F16 3x896", "rms_norm_add F16 7x100"]),
+        ("round_rows_kernel", ["fused_qkv f32 to F16 F32 prefill"]),
         ("sample_kernel", ["sample 4x1000 t0.7 k20 p0.8 m0.1"]),
+        ("tile_linear_kernel", ["linear f32 to BF16 F32 33x40x256"]),
+        ("tiled_attention_kernel", ["paged_attention prefill F32"]),
     ];
 
     public static IReadOnlyList<OpCase> Cases => [.. Table.SelectMany(t => t.Cases).Distinct().Select(KernelCases.Get)];

@@ -29,6 +29,7 @@ internal sealed class Transformer : IDisposable
     private readonly RopeTable[] _ropes;
     private readonly bool _capturesGraphs;
     private readonly Dictionary<StepShape, StepGraph?> _graphs = []; // null: the shape came once
+    private readonly HashSet<StepShape> _reserved = [];
     private int _rowsFor;                 // _rows holds this many, one of each token; 0: something else
 
     /// <param name="model">The model, which must outlive it.</param>
@@ -61,8 +62,19 @@ internal sealed class Transformer : IDisposable
 
     public int CapturedGraphs => _graphs.Values.Count(g => g is not null);
 
-    /// <summary>Makes the stream's workspace large enough for any step on this cache and batch.</summary>
-    public void Reserve(KvCache cache, Batch batch) => _stream.Reserve(_stream.Measure(() => Run(cache, batch, MaxTokens, MaxRows)));
+    /// <summary>
+    /// Makes the stream's workspace large enough for steps on this cache and batch, so that memory that lacks is told here. Few rows may want more than many,
+    /// for ops then split their work over the device: this asks for powers of two, and <see cref="Forward"/> for what lies between, when it comes.
+    /// </summary>
+    public void Reserve(KvCache cache, Batch batch)
+    {
+        for (int tokens = 1; tokens < MaxTokens; tokens *= 2)
+        {
+            ReserveFor(new StepShape(cache, batch, tokens, Math.Min(tokens, MaxRows)));
+        }
+
+        ReserveFor(new StepShape(cache, batch, MaxTokens, MaxRows));
+    }
 
     /// <summary>Computes a step whose plan is in <paramref name="batch"/>: appends K and V of its tokens, and returns f32 logits [rows, V].</summary>
     /// <param name="cache">The cache.</param>
@@ -80,6 +92,7 @@ internal sealed class Transformer : IDisposable
         _stream.Upload(_ids.Rows(0, ids.Length), ids);
         UploadRows(rows, ids.Length);
         StepShape shape = new(cache, batch, ids.Length, rows.Length);
+        ReserveFor(shape);
         return Graph(shape) is { } graph ? graph.Launch() : Run(cache, batch, ids.Length, rows.Length);
     }
 
@@ -93,6 +106,14 @@ internal sealed class Transformer : IDisposable
         foreach (Tensor t in (Tensor[])[_ids, _rows, _hidden, _query, _attended, _normed, _gate, _up, _last, _lastNormed, _logits, .. _ropes.Select(r => r.Frequencies)])
         {
             t.Buffer!.Dispose();
+        }
+    }
+
+    private void ReserveFor(StepShape shape)
+    {
+        if (_reserved.Add(shape))
+        {
+            _stream.Reserve(_stream.Measure(() => Run(shape.Cache, shape.Batch, shape.Tokens, shape.Rows)));
         }
     }
 

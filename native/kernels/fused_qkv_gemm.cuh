@@ -28,17 +28,20 @@ __global__ void __launch_bounds__(256, 2)
   DYN_SHARED(char, shared);
   SHARED_ARRAY(int, rows, Tile::BN);    // of w, by the tile's columns
   SHARED_ARRAY(float, scales, Tile::BM);  // the norm of each row of x
+  SHARED_ARRAY(int, part, 4);             // what the end needs lies here meanwhile: the products take all registers
   const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) / 32;
   const int row0 = int(blockIdx.x) % tiles_m * Tile::BM;
   const qkv_block b = block_of(all, int(blockIdx.x) / tiles_m);
   const projection& p = all.part[b.which];
   const int C = p.w.cols, dim = p.job.dim, turned = turned_dims(p.job, r);
-  const int head = b.at / p.blocks_a_head * p.heads_a_block, heads = min(p.heads_a_block, p.job.heads - head);
-  const int from = b.at % p.blocks_a_head * p.width, to = min(from + p.width, dim);
-
-  for (int i = int(threadIdx.x); i < Tile::BN; i += Tile::threads) {
-    const int h = min(i / p.width, heads - 1), place = min(from + i % p.width, to - 1);
-    rows[i] = (head + h) * dim + dim_at(place, turned, r.interleaved);
+  {
+    const int head = b.at / p.blocks_a_head * p.heads_a_block, heads = min(p.heads_a_block, p.job.heads - head);
+    const int from = b.at % p.blocks_a_head * p.width, to = min(from + p.width, dim);
+    if (threadIdx.x == 0) part[0] = head, part[1] = heads, part[2] = from, part[3] = to;
+    for (int i = int(threadIdx.x); i < Tile::BN; i += Tile::threads) {
+      const int h = min(i / p.width, heads - 1), place = min(from + i % p.width, to - 1);
+      rows[i] = (head + h) * dim + dim_at(place, turned, r.interleaved);
+    }
   }
   if (in.norm.present()) {
     for (int row = warp; row < Tile::BM; row += Tile::threads / 32) {
@@ -58,11 +61,14 @@ __global__ void __launch_bounds__(256, 2)
 
   const auto normalise = [&](int row, int k, float (&v)[8]) {
     if (!in.norm.present()) return;
-    float w[8];
-    in.norm.load_octet(w, k, C - k, in.norm_aligned);
     const float scale = scales[row];
 #pragma unroll
-    for (int i = 0; i < 8; i++) v[i] *= scale * w[i];
+    for (int half_run = 0; half_run < 8; half_run += 4) {
+      float w[4];
+      in.norm.load_some(w, k + half_run, C - k - half_run, in.norm_aligned);
+#pragma unroll
+      for (int i = 0; i < 4; i++) v[half_run + i] *= scale * w[i];
+    }
   };
   const smem<const int> columns = rows;
   smem<float> sums = view_as<float>(shared);
@@ -74,6 +80,7 @@ __global__ void __launch_bounds__(256, 2)
   }
 
   // A warp a head of a row from here on.
+  const int head = part[0], heads = part[1], from = part[2], to = part[3];
   for (int i = warp; i < Tile::BM * heads; i += Tile::threads / 32) {
     const int row = i / heads, h = i % heads, t = row0 + row;
     if (t >= in.tokens) break;

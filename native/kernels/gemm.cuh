@@ -130,23 +130,24 @@ struct gemm_tile {
 
   // A thread's octets of x for a step, on their way in registers.
   struct held_x { float v[Direct ? 1 : octets][8]; };
-  template <typename Change>
-  __device__ __forceinline__ void fetch_x(held_x& h, int step, Change change) const {
+  __device__ __forceinline__ void fetch_x(held_x& h, int step) const {
     if constexpr (!Direct) {
 #pragma unroll
       for (int i = 0; i < octets; i++) {
         const int at = int(threadIdx.x) + i * threads, row = at / 8, k = step * BK + 8 * (at % 8);
         x.data.load_octet(h.v[i], (long long)min(row0 + row, x.rows - 1) * x.stride + k, x.cols - k, x.aligned);
-        if (k < x.cols) change(row, k, h.v[i]);
       }
     }
   }
-  __device__ __forceinline__ void put_x(const held_x& h, smem<char> to) const {
+  // Not before the products that the loads hide behind.
+  template <typename Change>
+  __device__ __forceinline__ void put_x(held_x& h, smem<char> to, int step, Change change) const {
     if constexpr (!Direct) {
 #pragma unroll
       for (int i = 0; i < octets; i++) {
         const int at = int(threadIdx.x) + i * threads, row = at / 8, chunk = at % 8;
-        const float (&v)[8] = h.v[i];
+        float (&v)[8] = h.v[i];
+        if (step * BK + 8 * chunk < x.cols) change(row, step * BK + 8 * chunk, v);
         view_as<uint4>(to + (row * 128 + (chunk ^ (row & 7)) * 16))[0] =
             make_uint4(pack_pair<E>(v[0], v[1]), pack_pair<E>(v[2], v[3]), pack_pair<E>(v[4], v[5]), pack_pair<E>(v[6], v[7]));
       }
@@ -260,7 +261,8 @@ struct gemm_tile {
       }
       cp_async_commit();
     }
-    if (steps > 0) fetch_x(held, steps_from, change), put_x(held, stage(0));
+    if (steps > 0) fetch_x(held, steps_from), put_x(held, stage(0), steps_from, change);
+#pragma unroll 1
     for (int i = 0; i < steps; i++) {
       cp_async_wait<Stages - 2>();
       __syncthreads();  // this step is there, and everyone has used the one that the next copies overwrite
@@ -270,9 +272,9 @@ struct gemm_tile {
         load_w(stage(ahead % Stages) + x_bytes, steps_from + ahead, row_of);
       }
       cp_async_commit();
-      if (i + 1 < steps) fetch_x(held, steps_from + i + 1, change);
+      if (i + 1 < steps) fetch_x(held, steps_from + i + 1);
       multiply(stage(i % Stages), steps_from + i);
-      if (i + 1 < steps) put_x(held, stage((i + 1) % Stages));
+      if (i + 1 < steps) put_x(held, stage((i + 1) % Stages), steps_from + i + 1, change);
     }
     cp_async_wait<0>();
     __syncthreads();

@@ -84,6 +84,11 @@ struct any_input {
     else if (f16) load_floats<N, half>(out, f16 + i);
     else load_floats<N, __nv_bfloat16>(out, bf16 + i);
   }
+  __device__ __forceinline__ void load_some(float (&v)[4], long long i, int valid, bool aligned) const {
+    if (aligned && valid >= 4) return load_four(v, i);
+#pragma unroll
+    for (int e = 0; e < 4; e++) v[e] = e < valid ? at(i + e) : 0.0f;
+  }
   // The octet at i, of which `valid` are there and the others 0; at once where `aligned` says that whole ones may be.
   __device__ __forceinline__ void load_octet(float (&v)[8], long long i, int valid, bool aligned) const {
     if (aligned && valid >= 8) {

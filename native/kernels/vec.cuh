@@ -85,7 +85,7 @@ struct any_input {
     else load_floats<N, __nv_bfloat16>(out, bf16 + i);
   }
   __device__ __forceinline__ void load_some(float (&v)[4], long long i, int valid, bool aligned) const {
-    if (aligned && valid >= 4) return load_four(v, i);
+    if (aligned && valid >= 4) return load<4>(v, i);
 #pragma unroll
     for (int e = 0; e < 4; e++) v[e] = e < valid ? at(i + e) : 0.0f;
   }

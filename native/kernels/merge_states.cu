@@ -40,10 +40,13 @@ __global__ void __launch_bounds__(32 * merge_warps)
       covered = length;
     }
   }
-  const auto lse_of = [&](int s) {  // a lane has the states lane, lane + 32, ...
+  const auto lse_at = [&](int s) {
     if (s >= m.S || (s < m.levels * m.level_splits && (present >> s / m.level_splits & 1) == 0)) return SL_NEGATIVE_INFINITY;
     return float(lse2[t * m.lse_token + h * m.lse_head + s * m.lse_state]);
   };
+  // A lane has the states lane, lane + 32, ...; there are seldom more than 32.
+  const float first_lse = lse_at(lane);
+  const auto lse_of = [&](int s) { return s < 32 ? first_lse : lse_at(s); };
 
   float max = SL_NEGATIVE_INFINITY, total = 0.0f;
   for (int s = lane; s < m.S; s += 32) max = fmaxf(max, lse_of(s));

@@ -178,7 +178,7 @@ class attention_call {
         p.first_keys = a_.batch->device.level_lengths + int64_t(plan_.levels - 1) * a_.batch->max_sequences;
       p.D = a_.cache.key_dim, p.Dv = a_.cache.value_dim, p.group = int(a_.q.shape[1]) / a_.cache.kv_heads;
       p.head_tiles = plan_.head_tiles, p.splits = plan_.splits, p.window = a_.window;
-      p.scale = a_.scale, p.soft_cap = a_.soft_cap, p.causal = a_.causal != 0;
+      p.scale = a_.scale, p.soft_cap = a_.soft_cap, p.causal = a_.causal != 0, p.q_vectors = rows_aligned_16(a_.q);
       attend(s_, a_, p, plan_.heads_a_block);
     };
     for_activation(a_.cache.dtype, fill);

@@ -32,7 +32,17 @@ struct attention_params {
   long long q_token, q_head, o_split, o_token, o_head, lse_split, lse_token, lse_head;
   int D, Dv, group, head_tiles, splits, window;
   float scale, soft_cap;
-  bool causal;
+  bool causal, q_vectors;  // q's rows may be read 16 bytes at a time
+};
+
+// Where the warps' sums of a head meet: quarters of vectors first, so that lanes store 16 bytes side by side; half of the banks
+// lie between quarters, so that neighbouring dims are read from different banks.
+template <int Vec, int Vectors>
+struct merge_layout {
+  static constexpr int part = Vec == 4 ? Vectors * 4 : (Vectors * 4 + 15) / 32 * 32 + 16;  // floats
+  static constexpr int width = Vec / 4 * part;
+  static_assert(part >= Vectors * 4, "");
+  static __device__ __forceinline__ int place(int d) { return d % Vec / 4 * part + d / Vec * 4 + d % 4; }
 };
 
 // Lanes threads share a key: each holds Vectors vectors of 16 bytes of it, Heads query heads' parts of q and of the sum.
@@ -78,23 +88,32 @@ __global__ void __launch_bounds__(attention_threads)
 #pragma unroll
   for (int h = 0; h < Heads; h++)
 #pragma unroll
-    for (int i = 0; i < Held; i++) {
-      const int d = dim_of(i / Vec) + i % Vec;
-      q[h][i] = h < heads && d < p.D && first < last
-                    ? p.q.at(token * p.q_token + (first_head + h) * p.q_head + d) * q_scale : 0.0f;
+    for (int v = 0; v < Vectors; v++) {
+      const int valid = h < heads && first < last ? max(0, p.D - dim_of(v)) : 0;
+      const long long at = token * p.q_token + (first_head + h) * p.q_head + dim_of(v);
+      float part[Vec] = {};
+      if (p.q_vectors && valid >= Vec) {
+        p.q.template load<Vec>(part, at);
+      } else {
+#pragma unroll
+        for (int i = 0; i < Vec; i++)
+          if (i < valid) part[i] = p.q.at(at + i);
+      }
+#pragma unroll
+      for (int i = 0; i < Vec; i++) q[h][v * Vec + i] = part[i] * q_scale;
     }
   float slope[Heads];
 #pragma unroll
   for (int h = 0; h < Heads; h++) slope[h] = p.slopes && h < heads ? p.slopes[first_head + h] * log2_e : 0.0f;
 
   // --- the pipeline: page ids two steps ahead, copies one step ahead -------------------------------------------------
-  int pages[keys_a_step];
+  // A lane looks one key of its warp's up, for all lanes that hold a part of it.
+  constexpr int warp_keys = 32 / Lanes * keys_a_step;
+  const int warp_lane = thread % 32, warp_first = thread / 32 * warp_keys;
+  int page = 0;
   const auto load_pages = [&](int base) {
-#pragma unroll
-    for (int s = 0; s < keys_a_step; s++) {
-      const int key = base + lane_group * keys_a_step + s;
-      pages[s] = key < last ? plan.page_ids[page_row_start + (key >> shape.page_shift)] : 0;
-    }
+    const int key = base + warp_first + warp_lane;
+    page = warp_lane < warp_keys && key < last ? int(plan.page_ids[page_row_start + (key >> shape.page_shift)]) : 0;
   };
   const auto staged = [&](int stage, int what, int s, int vector) {
     return staging + ((((stage * 2 + what) * keys_a_step + s) * Vectors + vector) * attention_threads + thread) * Vec;
@@ -107,7 +126,8 @@ __global__ void __launch_bounds__(attention_threads)
       const int key = base + lane_group * keys_a_step + s;
       const bool seen = sees(key);
       valid |= unsigned(seen) << s;
-      const long long row = page_row(shape, pages[s], kv_head, key);
+      const int from = __shfl_sync(all_lanes, page, warp_lane / Lanes * keys_a_step + s);
+      const long long row = page_row(shape, from, kv_head, key);
       if constexpr (Direct) {
         rows[s] = row;
       } else {
@@ -223,16 +243,19 @@ __global__ void __launch_bounds__(attention_threads)
       for (int i = 0; i < Held; i++) sum[h][i] = sum[h][i] * keep + __shfl_xor_sync(all_lanes, sum[h][i], offset) * add;
     }
 
-  constexpr int width = Lanes * Held;
-  const smem<float> sums = view_as<float>(staging);              // [warps][Heads][width], over the staging
-  const smem<float> states = sums + attention_warps * Heads * width;  // [warps][Heads][max, sum]
+  using layout = merge_layout<Vec, Lanes * Vectors>;
+  const smem<float> sums = view_as<float>(staging);                           // [warps][Heads][width], over the staging
+  const smem<float> states = sums + attention_warps * Heads * layout::width;  // [warps][Heads][max, sum]
   __syncthreads();  // everyone has read its staging
   const int warp = thread / 32;
   if (thread % 32 < Lanes) {
 #pragma unroll
     for (int h = 0; h < Heads; h++) {
 #pragma unroll
-      for (int i = 0; i < Held; i++) sums[(warp * Heads + h) * width + dim_of(i / Vec) + i % Vec] = sum[h][i];
+      for (int i = 0; i < Held; i += 4) {
+        const float4 four = {sum[h][i], sum[h][i + 1], sum[h][i + 2], sum[h][i + 3]};
+        view_as<float4>(sums + ((warp * Heads + h) * layout::width + layout::place(dim_of(i / Vec) + i % Vec)))[0] = four;
+      }
       if (thread % 32 == 0) {
         states[(warp * Heads + h) * 2] = state[h].max;
         states[(warp * Heads + h) * 2 + 1] = state[h].sum;
@@ -254,7 +277,7 @@ __global__ void __launch_bounds__(attention_threads)
     for (int d = thread; d < p.Dv; d += attention_threads) {
       float total = 0.0f;
       for (int w = 0; w < attention_warps; w++)
-        total += sums[(w * Heads + h) * width + d] * rescale(states[(w * Heads + h) * 2], values_max);
+        total += sums[(w * Heads + h) * layout::width + layout::place(d)] * rescale(states[(w * Heads + h) * 2], values_max);
       p.o.put(split * p.o_split + token * p.o_token + head * p.o_head + d, empty ? 0.0f : total * sink_keep / all.sum);
     }
     if (thread == 0 && p.lse2)
@@ -271,7 +294,7 @@ inline bool whole_vectors(const kv_view& c) {
 template <typename KV, int Lanes, int Vectors, int Heads, bool Direct>
 void start(stream& s, const attention_args& a, const attention_params<KV>& p) {
   constexpr size_t staged = size_t(2) * 2 * keys_a_step * Vectors * attention_threads * 16;
-  constexpr size_t merged = size_t(attention_warps) * Heads * (Lanes * Vectors * elements_of_16_bytes<KV> + 2) * 4;
+  constexpr size_t merged = size_t(attention_warps) * Heads * (merge_layout<elements_of_16_bytes<KV>, Lanes * Vectors>::width + 2) * 4;
   constexpr size_t shared = Direct ? merged : staged > merged ? staged : merged;
   const dim3 grid(unsigned(a.q.shape[0]), unsigned(a.cache.kv_heads * p.head_tiles), unsigned(p.splits));
   launch(native(s), KERNEL(paged_attention_kernel<KV, Lanes, Vectors, Heads, Direct>), grid, attention_threads, shared, p,

@@ -151,8 +151,8 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
       for (int i = 0; i < 4; i++) weight[i] = scores[(own + i) * p_stride + key];
 #pragma unroll
       for (int part = 0; part < Parts; part++) {
-        const int d = part * 64 + column * 4;
-        if (d < at.v_stride) {
+        if (part * 64 < at.v_stride) {
+          const int d = min(part * 64 + column * 4, at.v_stride - 4);  // past the last: it again, not stored
           const float4 v = view_as<float4>(values + (key * at.v_stride + d))[0];
 #pragma unroll
           for (int i = 0; i < 4; i++) {

@@ -283,6 +283,8 @@ public static partial class AttentionCases
             new("D 128 page 64", [1, 4], [130, 20], D: 128, Page: 64),
             new("D 256", [2], [40], H: 2, Hkv: 1, D: 256),
             new("D 8, Dv 24", [2, 1], [19, 30], D: 8) { Dv = 24 },
+            new("D 10, Dv 6, decode", [1, 1], [33, 70], D: 10) { Dv = 6 },
+            new("D 10, Dv 6, prompt", [3, 20], [33, 20], D: 10) { Dv = 6 },
             new("verify 8", [8, 4], [264, 60]),
         ];
         foreach (Shape s in shapes)

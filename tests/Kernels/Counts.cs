@@ -3,7 +3,7 @@ using Sluice.Interop;
 namespace Sluice.Kernels;
 
 /// <summary>What one run of a case moved on the executor, beside the least that it could.</summary>
-public sealed record CountedRun(OpCase Case, Counters Counters, IReadOnlyList<KernelCounters> Kernels, long MinimumBytes)
+public sealed record CountedRun(OpCase Case, Counters Counters, IReadOnlyList<KernelCounters> Kernels, long MinimumBytes, IReadOnlyDictionary<string, long> WeightBytes)
 {
     /// <summary>Bytes of the 32-byte sectors that the warps' accesses touched, each access on its own: what reaches L1.</summary>
     public long MovedBytes => 32 * (long)(Counters.SectorsRead + Counters.SectorsWritten);
@@ -20,6 +20,6 @@ public sealed record CountedRun(OpCase Case, Counters Counters, IReadOnlyList<Ke
         device.ResetCounters();
         runner.Run();
         runner.Stream.Synchronize();
-        return new CountedRun(c, device.ReadCounters(), device.ReadKernelCounters(), Minimum.Of(c, runner.WeightBytes));
+        return new CountedRun(c, device.ReadCounters(), device.ReadKernelCounters(), Minimum.Of(c, runner.WeightBytes), c.Weights.Keys.ToDictionary(name => name, runner.WeightBytes));
     }
 }

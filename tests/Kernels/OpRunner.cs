@@ -53,6 +53,13 @@ public sealed class OpRunner : IDisposable
     /// <summary>Bytes that the device's form of a weight takes.</summary>
     public long WeightBytes(string name) => (long)_weights[name].Bytes;
 
+    /// <summary>What a case's batch is made for: some more than the step has, as batches are.</summary>
+    public static BatchOptions Capacity(OpCase c)
+    {
+        HostStep step = c.Step!;
+        return new BatchOptions(Math.Max(1, step.Tokens + c.PaddingRows), Math.Max(1, step.Sequences + 2), Math.Max(1, step.PageIds.Length + 3), step.Mask.Length, step.Prefixes.Length);
+    }
+
     /// <summary>Puts another tensor in the place of one, to see it refused.</summary>
     public void Replace(string name, Tensor tensor) => _tensors[name] = tensor;
 
@@ -226,8 +233,7 @@ public sealed class OpRunner : IDisposable
             }
         }
 
-        Batch batch = new(Stream, cache, new BatchOptions(
-            Math.Max(1, step.Tokens + _case.PaddingRows), Math.Max(1, step.Sequences + 2), Math.Max(1, step.PageIds.Length + 3), step.Mask.Length, step.Prefixes.Length));
+        Batch batch = new(Stream, cache, Capacity(_case));
         batch.Update(Stream, new BatchStep
         {
             QueryIndptr = step.QueryIndptr, KvLengths = step.KvLengths, PageIndptr = step.PageIndptr, PageIds = step.PageIds,

@@ -2,13 +2,6 @@ using Sluice.Interop;
 
 namespace Sluice.Kernels;
 
-/// <summary>Switched as the kernels that they are about land: each turns a looser claim into the one that counts.</summary>
-public static class KernelsLanded
-{
-    /// <summary>fused_qkv is one launch.</summary>
-    public static bool FusedQkvInOneLaunch => false;
-}
-
 /// <summary>
 /// What an op may cost, asserted in every test run beside its error. The first row of an op whose condition holds is a
 /// case's claim. Launches, tensor cores, bank conflicts and reads of the KV cache hold for every case; bytes and sector use
@@ -102,15 +95,17 @@ public static class Claims
             Launches = c => new LinearRoute(c).Launches, SectorUse = 0.95, Moved = r => 1.01 * new LinearRoute(r.Case).Moved(r.WeightBytes["w"]),
         },
 
-        new("fused_qkv", "one launch: the weights once a tile, x once a warp")
+        new("fused_qkv", "one launch: the weights once for four rows of x, x and its norm's weight once a block of 16 dims at most")
         {
-            When = _ => KernelsLanded.FusedQkvInOneLaunch, SectorUse = 0.60, Mma = _ => null, Conflicts = _ => double.PositiveInfinity,
-            Moved = r => 1.03 * (r.MinimumBytes + new[] { "wq", "wk", "wv" }.Sum(w => GemvMoved(r, w, Rows(r.Case)))),
+            When = c => Rows(c) <= 16 && !WholeRowNorm(c), SectorUse = 0.55, Moved = ProjectionsMoved, Conflicts = HeadConflicts,
         },
-        new("fused_qkv", "norm, three projections, and the heads; norms of whole rows are two more")
+        new("fused_qkv", "one launch on tensor cores: the weights once for 64 rows of x, x twice a tile of 128 columns")
         {
-            Launches = c => 4 + (c.Inputs.ContainsKey("norm_weight") ? 1 : 0) + (WholeRowNorm(c) ? (c.Inputs.ContainsKey("norm_q") ? 1 : 0) + (c.Inputs.ContainsKey("norm_k") ? 1 : 0) : 0),
-            Moved = r => 1.1 * (r.MinimumBytes + new[] { "wq", "wk", "wv" }.Sum(w => GemvMoved(r, w, Rows(r.Case)))), SectorUse = 0.60, Mma = c => Rows(c) <= 1 || !Bits16(c) ? false : null,
+            When = c => Rows(c) > 16 && InOneLaunch(c), SectorUse = 0.95, Mma = _ => true, Moved = ProjectionsMoved, Conflicts = HeadConflicts,
+        },
+        new("fused_qkv", "norm (or x in q's type), three projections, and the heads; norms of whole rows are a launch each")
+        {
+            Launches = ChainLaunches, SectorUse = 0.60, Moved = ProjectionsMoved, Mma = _ => null, Conflicts = HeadConflicts,
         },
 
         new("paged_attention", "keys and values once a tile of query rows, or once a token and its heads") { Launches = c => new AttentionRoute(c).Launches, Mma = c => new AttentionRoute(c).Multiplies, KvRead = c => new AttentionRoute(c).KvBytes, Moved = AttentionMoved, SectorUse = 0.99 },
@@ -146,27 +141,48 @@ public static class Claims
 
     private static long Rows(OpCase c) => c.Inputs["x"].Shape[0];
 
-    private static bool Bits16(DType t) => t is DType.F16 or DType.BF16;
-
-    private static bool Bits16(OpCase c, string input = "x") => Bits16(c.Inputs[input].DType);
-
     private static bool WholeRowNorm(OpCase c) => c.Inputs.TryGetValue("norm_q", out HostTensor? q) && q.Shape[0] > c.Cache!.KeyDim;
 
     private static bool SharesBins(OpCase c) => c.Inputs["top_k"].ToDoubles().Any(k => k > 0) || c.Inputs["top_p"].ToDoubles().Any(p => p < 1);
 
     private static double NormWeight(OpCase c) => (double)(c.Inputs["x"].Shape[0] - 1) * c.Inputs["w"].Data.Length;
 
-    // w once a tile of rows; x once for each warp and tile (its rows, whatever the tile has); each y and residual a sector.
-    private static double GemvMoved(CountedRun r, string weight, long rows)
+    // Products of one 16-bit type, by whole heads where something is taken over them.
+    private static bool InOneLaunch(OpCase c)
     {
-        HostWeight w = r.Case.Weights[weight];
-        long tile = rows == 1 ? 1 : rows <= 4 ? 4 : 16;
-        bool four = w.Encoding is WeightEncoding.Q4_0 or WeightEncoding.Q4_1 or WeightEncoding.Q4K or WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 or WeightEncoding.AWQ4;
-        bool eight = w.Encoding is WeightEncoding.Q8_0 or WeightEncoding.Q6K or WeightEncoding.Q5_0 or WeightEncoding.Q5_1 or WeightEncoding.Q5K or WeightEncoding.INT8;
-        // 512 bytes hold 1,024 weights of four bits; 16 bytes of two vectors apart are half of a sector.
-        double bytes = four ? (Ceil(w.Cols, 1024) * 512.0) + (w.Cols / (w.Encoding == WeightEncoding.Q4K ? 4.0 : 8.0)) : eight ? w.Cols * 1.5 : w.Cols * (w.Encoding == WeightEncoding.F32 ? 4.0 : 2.0);
-        double input = (double)rows * w.Cols * r.Case.Inputs["x"].DType.Size() * (eight ? 2 : 1) / (four && tile < 16 ? 2 : 1);
-        return w.Rows * ((Ceil(rows, tile) * bytes) + input + (3 * 32.0 * rows));
+        DType[] products = [.. c.Weights.Values.Select(w => w.Encoding switch
+        {
+            WeightEncoding.F32 => DType.F32,
+            WeightEncoding.F16 => DType.F16,
+            WeightEncoding.BF16 => DType.BF16,
+            _ => w.Group % 16 == 0 ? c.Outputs["q"].DType : DType.F32,
+        }).Distinct()];
+        bool scaled = c.Cache!.DType.Size() == 1, wide = (c.Cache.KeyDim > 128 && (c.Inputs.ContainsKey("norm_q") || c.Inputs.ContainsKey("norm_k") || scaled)) || (c.Cache.ValueDim > 128 && scaled);
+        return products is [DType.F16 or DType.BF16] && !WholeRowNorm(c) && !wide;
+    }
+
+    // x in q's type, normalised or not; each projection as linear would be launched; norms of whole rows; the heads.
+    private static long ChainLaunches(OpCase c)
+    {
+        HostTensor x = c.Inputs["x"];
+        DType q = c.Outputs["q"].DType;
+        bool changes = c.Inputs.ContainsKey("norm_weight") || (x.DType != q && x.Shape[1] % 4 == 0);
+        HostTensor given = new(changes ? q : x.DType, x.Shape, []);
+        long products = c.Weights.Values.Sum(w => new LinearRoute(new OpCase("linear", "") { Inputs = { ["x"] = given }, Weights = { ["w"] = w }, Outputs = { ["y"] = (DType.F32, [x.Shape[0], w.Rows]) } }).Launches);
+        return (changes ? 1 : 0) + products + (WholeRowNorm(c) ? (c.Inputs.ContainsKey("norm_q") ? 1 : 0) + (c.Inputs.ContainsKey("norm_k") ? 1 : 0) : 0) + 1;
+    }
+
+    // Where the heads' places come back from shared memory: pairs that turn are neighbours there, two banks apart.
+    private static double HeadConflicts(OpCase c) => Rows(c) * (double)c.Weights.Values.Sum(w => w.Rows) / 16;
+
+    private static double ProjectionsMoved(CountedRun r)
+    {
+        OpCase c = r.Case;
+        long rows = Rows(c), columns = c.Weights.Values.Sum(w => w.Rows);
+        double input = c.Inputs["x"].Data.Length + (c.Inputs.TryGetValue("norm_weight", out HostTensor? norm) ? (double)Math.Min(rows, 64) * norm.Data.Length : 0);
+        return rows <= 16
+            ? 1.1 * (r.MinimumBytes + (input * Ceil(columns, 16)) + (12.0 * rows * columns))
+            : 1.8 * (r.MinimumBytes + (input * Ceil(columns, 64)) + (16.0 * rows * columns));
     }
 
     // Beside keys and values q a block (each of its warps, where it takes a token), results, with splits states that are

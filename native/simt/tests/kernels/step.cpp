@@ -50,9 +50,6 @@ outcome steps(machine& m, sl_dtype t, bool qk_norm, bool whole, bool bias, int k
     MUST(sl_stream_measure(m.stream, 1));
     run();
     MUST(sl_stream_measure(m.stream, 0));
-    uint64_t wanted = 0;
-    MUST(sl_stream_get_measured(m.stream, &wanted));
-    EXPECT(m.reference || wanted > 0);
 
     const int32_t pages[] = {3, 1, 2}, page_indptr[] = {0, 3};
     sl_graph* recorded = nullptr;

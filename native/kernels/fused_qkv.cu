@@ -148,8 +148,16 @@ void start_few(stream& s, const fused_qkv_args& a) {
   const head_jobs jobs = jobs_of(a, none(a.wq), none(a.wk), none(a.wv));
   // Blocks of 16 dims, or of 8, 4 or 2 by warps that share rows, until there are two for each multiprocessor.
   const int64_t dims = a.wq->rows + a.wk->rows + a.wv->rows;
+  // Their sums meet in shared memory, beside x: 99 KB in all is what every device of sm_80 and up has.
+  constexpr size_t most_shared = 99 * 1024 - size_t(M) * qkv_most_threads<M> / 32 * sizeof(float) - 64;
+  const size_t staged = size_t(M) * size_t(staged_row(int(std::min<int64_t>(C, qkv_staged / M)))) * sizeof(float);
+  int64_t whole = 16;
+  if (whole_q(a) || whole_k(a)) whole = std::max<int64_t>(whole, a.cache.key_dim);
+  if (whole_v(a)) whole = std::max<int64_t>(whole, a.cache.value_dim);
   int share = 1;
-  while (share < 8 && dims / (16 / share) * int64_t(blocks_for(T, M)) < 2 * multiprocessors(*s.owner)) share *= 2;
+  while (share < 8 && dims / (16 / share) * int64_t(blocks_for(T, M)) < 2 * multiprocessors(*s.owner) &&
+         staged + size_t(2 * share) * M * size_t(whole) * sizeof(float) <= most_shared)
+    share *= 2;
   const projections all{{projection_of(*a.wq, a.bias_q, jobs.q, whole_q(a) ? 0 : 16 / share),
                          projection_of(*a.wk, a.bias_k, jobs.k, whole_k(a) ? 0 : 16 / share),
                          projection_of(*a.wv, a.bias_v, jobs.v, whole_v(a) ? 0 : 16 / share)}};

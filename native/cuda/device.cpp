@@ -1,5 +1,6 @@
 #include "device.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <mutex>
 
@@ -17,12 +18,29 @@ std::mutex opening;
 int open_devices = 0;
 bool context_failed = false;
 
+constexpr int least_capability = 80;  // of the kernels' code: asynchronous copies, bfloat16 on tensor cores
+
+// What cannot be asked, as after a failed kernel, is not held against the device.
+int capability_of(int ordinal) {
+  int major = 0, minor = 0;
+  if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal) == cudaSuccess &&
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal) == cudaSuccess)
+    return major * 10 + minor;
+  cudaGetLastError();
+  return least_capability;
+}
+
 }  // namespace
 
 int32_t count_devices() {
   int n = 0, driver_version = 0;
   const cudaError_t e = cudaGetDeviceCount(&n);
-  if (e == cudaSuccess && n > 0) return n;
+  if (e == cudaSuccess && n > 0) {
+    int best = 0;
+    for (int i = 0; i < n; i++) best = std::max(best, capability_of(i));
+    if (best >= least_capability) return n;
+    throw error(SL_ERR_NO_DEVICE, format("no CUDA device of compute capability 8.0 or more: the best of %d has %d.%d", n, best / 10, best % 10));
+  }
   cudaGetLastError();
   cudaDriverGetVersion(&driver_version);
   throw error(SL_ERR_NO_DEVICE,
@@ -35,6 +53,8 @@ std::unique_ptr<device> open_device(const sl_device_options& o) {
   const int n = count_devices();
   if (o.ordinal < 0 || o.ordinal >= n)
     throw error(SL_ERR_NO_DEVICE, format("there is no CUDA device %d: this machine has %d", o.ordinal, n));
+  if (const int c = capability_of(o.ordinal); c < least_capability)
+    throw error(SL_ERR_NO_DEVICE, format("CUDA device %d has compute capability %d.%d: the kernels need 8.0", o.ordinal, c / 10, c % 10));
   enter_platform(&o);
   try {
     std::unique_ptr<device> opened = std::make_unique<cuda_device>(o);

@@ -23,9 +23,19 @@ cuda_weight::~cuda_weight() {
 
 namespace {
 
-void* allocate(uint64_t bytes) {
+void* allocate(const cuda_device& d, uint64_t bytes) {
   void* p = nullptr;
-  if (bytes) check_allocation(cudaMalloc(&p, bytes), "cudaMalloc", bytes);
+  if (bytes == 0) return p;
+  cudaError_t e = cudaMalloc(&p, bytes);
+  if (e == cudaErrorMemoryAllocation) {
+    // The pool of streams' memory keeps what was freed: a cache that is gone may be in the way.
+    cudaGetLastError();
+    cudaMemPool_t pool;
+    check(cudaDeviceGetDefaultMemPool(&pool, d.ordinal()), "cudaDeviceGetDefaultMemPool");
+    check(cudaMemPoolTrimTo(pool, 0), "cudaMemPoolTrimTo");
+    e = cudaMalloc(&p, bytes);
+  }
+  check_allocation(e, "cudaMalloc", bytes);
   return p;
 }
 
@@ -103,8 +113,8 @@ std::unique_ptr<weight> cuda_device::create_weight(stream& s, const sl_weight_so
                                        : uint64_t(K) * (p.storage == storage::f32 ? 4 : 2);
   const uint64_t row_group_bytes = quantised ? uint64_t(K / p.group) * group_bytes : 0;
   w->data_bytes = uint64_t(N) * row_bytes, w->group_bytes = uint64_t(N) * row_group_bytes;
-  w->data = static_cast<char*>(allocate(w->data_bytes));
-  w->groups = static_cast<char*>(allocate(w->group_bytes));
+  w->data = static_cast<char*>(allocate(*this, w->data_bytes));
+  w->groups = static_cast<char*>(allocate(*this, w->group_bytes));
 
   const cudaStream_t stream = native(s);
   pinned_staging& staging = static_cast<cuda_stream&>(s).staging();

@@ -29,8 +29,11 @@ void launched(const char* name, cudaError_t);
 template <typename... P, typename... A>
 void launch(cudaStream_t stream, named_kernel<P...> kernel, dim3 grid, dim3 block, size_t shared, A&&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "as many arguments as the kernel has parameters");
-  if (shared > default_shared_bytes)
-    launched(kernel.name, cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));
+  if (shared > default_shared_bytes) {
+    // No launch, and not counted as one unless it is refused.
+    const cudaError_t e = cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+    if (e != cudaSuccess) launched(kernel.name, e);
+  }
   std::tuple<P...> bound{static_cast<P>(std::forward<A>(arguments))...};
 #if defined(__CUDACC__)
   const auto start = [&](auto&... each) {

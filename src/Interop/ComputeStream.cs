@@ -155,21 +155,20 @@ public sealed unsafe partial class ComputeStream : NativeHandle
         ComputeGraph graph = new(this);
         SluiceException.ThrowIfFailed(NativeMethods.sl_graph_begin(s));
         sl_graph* handle = null;
-        Status status;
         try
         {
             ops();
         }
-        finally
+        catch
         {
-            status = NativeMethods.sl_graph_end(s, &handle);
-            if (handle != null)
-            {
-                graph.Adopt(handle);
-            }
+            // What was begun has to end, and nobody will have it.
+            _ = NativeMethods.sl_graph_end(s, &handle);
+            NativeMethods.sl_graph_release(handle);
+            throw;
         }
 
-        SluiceException.ThrowIfFailed(status);
+        SluiceException.ThrowIfFailed(NativeMethods.sl_graph_end(s, &handle));
+        graph.Adopt(handle);
         return graph;
     }
 

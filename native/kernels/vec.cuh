@@ -80,9 +80,28 @@ struct any_input {
   // N neighbours, whose addresses are multiples of 16 bytes (8 where they take no more).
   template <int N>
   __device__ __forceinline__ void load(float (&out)[N], long long i) const {
-    if (f32) load_floats<N, float>(out, f32 + i);
-    else if (f16) load_floats<N, half>(out, f16 + i);
-    else load_floats<N, __nv_bfloat16>(out, bf16 + i);
+    if constexpr (N == 4) {
+      load_four(out, i);
+    } else {
+      if (f32) load_floats<N, float>(out, f32 + i);
+      else if (f16) load_floats<N, half>(out, f16 + i);
+      else load_floats<N, __nv_bfloat16>(out, bf16 + i);
+    }
+  }
+  // One load for both 16-bit types, and a choice of what its bits mean: two loads would cost registers that products need.
+  __device__ __forceinline__ void load_four(float (&v)[4], long long i) const {
+    if (f32) return load_floats<4, float>(v, f32 + i);
+    const uint2 raw = f16 ? view_as<uint2>(f16 + i)[0] : view_as<uint2>(bf16 + i)[0];
+    const bool half_type = bool(f16);
+#pragma unroll
+    for (int p = 0; p < 2; p++) {
+      const uint32_t bits = p ? raw.y : raw.x;
+      half2 h;
+      memcpy(&h, &bits, 4);
+      const float2 wide = __half22float2(h);
+      v[2 * p] = half_type ? wide.x : __uint_as_float(bits << 16);
+      v[2 * p + 1] = half_type ? wide.y : __uint_as_float(bits & 0xffff0000u);
+    }
   }
   __device__ __forceinline__ void load_some(float (&v)[4], long long i, int valid, bool aligned) const {
     if (aligned && valid >= 4) return load<4>(v, i);

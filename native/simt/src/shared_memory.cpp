@@ -96,7 +96,7 @@ void sync_shared(block* b) {
 }
 
 void start_shared(block* b, size_t dynamic_bytes) {
-  const size_t wanted = shared_per_block_optin + 64 * red_zone;
+  const size_t wanted = shared_per_block_optin + 64 * (red_zone + 128);
   if (!b->memory) {
     b->memory = static_cast<char*>(std::aligned_alloc(128, (wanted + 127) / 128 * 128));
     b->capacity = wanted;
@@ -124,7 +124,9 @@ shared_span shared_array(const void* key, const char* name, size_t bytes) {
   for (const auto& a : b->arrays)
     if (a.key == key) return {b->memory + a.at, b->memory + a.at + a.bytes};
   const size_t at = (b->used + 127) / 128 * 128;
-  if (at + bytes > b->capacity) fail("too much shared memory: " + where(b) + " at array '" + name + "'");
+  size_t all = bytes;
+  for (const auto& a : b->arrays) all += (a.bytes + 15) / 16 * 16;
+  if (all > shared_per_block_optin || at + bytes > b->capacity) fail("too much shared memory: " + where(b) + " at array '" + name + "'");
   fill_ones(b->memory + at, bytes);
   b->arrays.push_back({key, name, at, bytes});
   b->used = at + bytes + red_zone;

@@ -102,11 +102,24 @@ __global__ void dynamic_shared_kernel(gmem<float> y, int n) {
 }
 TEST(Dynamic_shared_memory_up_to_the_opt_in_limit) {
   device_array<float> y(1);
-  launch(nullptr, KERNEL(dynamic_shared_kernel), 1, 128, 160 * 1024, y.data, 40 * 1024);
+  launch(nullptr, KERNEL(dynamic_shared_kernel), 1, 128, 99 * 1024, y.data, 99 * 256);
   EXPECT_NO_FAILURE();
-  EXPECT(y.host()[0] == 40 * 1024.0f);
-  launch(nullptr, KERNEL(dynamic_shared_kernel), 1, 128, 200 * 1024, y.data, 40 * 1024);
+  EXPECT(y.host()[0] == 99 * 256.0f);
+  launch(nullptr, KERNEL(dynamic_shared_kernel), 1, 128, 100 * 1024, y.data, 99 * 256);
   EXPECT(cudaGetLastError() != cudaSuccess);
+}
+
+__global__ void static_and_dynamic_kernel(gmem<float> y) {
+  SHARED_ARRAY(float, fixed, 1);
+  DYN_SHARED(float, s);
+  if (threadIdx.x == 0) fixed[0] = 1.0f, s[0] = 2.0f, y[0] = fixed[0] + s[0];
+}
+TEST(Static_shared_memory_counts_against_the_opt_in_limit) {
+  device_array<float> y(1);
+  launch(nullptr, KERNEL(static_and_dynamic_kernel), 1, 32, 99 * 1024 - 16, y.data);
+  EXPECT_NO_FAILURE();
+  launch(nullptr, KERNEL(static_and_dynamic_kernel), 1, 32, 99 * 1024, y.data);
+  EXPECT_FAILURE("too much shared memory");
 }
 
 }  // namespace sl::SL_BACKEND_NS

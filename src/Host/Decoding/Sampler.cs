@@ -35,40 +35,48 @@ internal sealed class Sampler : IDisposable
         (_stream, _parameters, _activationType) = (stream, parameters, activationType);
         bool repetition = parameters.RepetitionPenalty != 1, counts = parameters.PresencePenalty != 0 || parameters.FrequencyPenalty != 0;
         _changesLogits = repetition || counts || parameters.LogitBias.Count > 0;
-        _id = Own(stream.CreateTensor(DType.I32, 1));
-        _temperature = One(parameters.Temperature);
-        _topP = One(parameters.TopP);
-        _minP = One(parameters.MinP);
-        _topK = Own(stream.CreateTensor<int>(DType.I32, [parameters.TopK], 1));
-        _seed = Own(stream.CreateTensor<long>(DType.I64, [unchecked((long)seed)], 1));
-        _position = Own(stream.CreateTensor(DType.I64, 1));
-        if (_changesLogits)
+        try
         {
-            _penalised = Own(stream.CreateTensor(DType.F32, 1, vocabularySize));
-            _history = Own(stream.CreateTensor(DType.I32, maxHistory));
-            _indptr = Own(stream.CreateTensor(DType.I32, 2));
-            _repetition = One(parameters.RepetitionPenalty);
-            _noRepetition = One(1);
-            _presence = One(parameters.PresencePenalty);
-            _frequency = One(parameters.FrequencyPenalty);
-            _zero = One(0);
-        }
+            _id = Own(stream.CreateTensor(DType.I32, 1));
+            _temperature = One(parameters.Temperature);
+            _topP = One(parameters.TopP);
+            _minP = One(parameters.MinP);
+            _topK = Own(stream.CreateTensor<int>(DType.I32, [parameters.TopK], 1));
+            _seed = Own(stream.CreateTensor<long>(DType.I64, [unchecked((long)seed)], 1));
+            _position = Own(stream.CreateTensor(DType.I64, 1));
+            if (_changesLogits)
+            {
+                _penalised = Own(stream.CreateTensor(DType.F32, 1, vocabularySize));
+                _history = Own(stream.CreateTensor(DType.I32, maxHistory));
+                _indptr = Own(stream.CreateTensor(DType.I32, 2));
+                _repetition = One(parameters.RepetitionPenalty);
+                _noRepetition = One(1);
+                _presence = One(parameters.PresencePenalty);
+                _frequency = One(parameters.FrequencyPenalty);
+                _zero = One(0);
+            }
 
-        if (parameters.LogitBias.Count > 0)
+            if (parameters.LogitBias.Count > 0)
+            {
+                _biasIds = Own(stream.CreateTensor<int>(DType.I32, parameters.LogitBias.Keys.ToArray(), parameters.LogitBias.Count));
+                _biasValues = Own(stream.CreateTensor<float>(DType.F32, parameters.LogitBias.Values.ToArray(), parameters.LogitBias.Count));
+                _biasIndptr = Own(stream.CreateTensor<int>(DType.I32, [0, parameters.LogitBias.Count], 2));
+            }
+
+            int top = Math.Min(parameters.LogProbs ?? 0, vocabularySize);
+            _logit = Own(stream.CreateTensor(DType.F32, 1, 1));
+            _logProb = Own(stream.CreateTensor(DType.F32, 1));
+            _topIds = top > 0 ? Own(stream.CreateTensor(DType.I32, 1, top)) : default;
+            _topLogProbs = top > 0 ? Own(stream.CreateTensor(DType.F32, 1, top)) : default;
+            (_topIdsHost, _topLogProbsHost) = (new int[top], new float[top]);
+            Tensor logits = Own(stream.CreateTensor(DType.F32, 1, vocabularySize));
+            stream.Reserve(stream.Measure(() => Run(logits, maxHistory, 0)));
+        }
+        catch
         {
-            _biasIds = Own(stream.CreateTensor<int>(DType.I32, parameters.LogitBias.Keys.ToArray(), parameters.LogitBias.Count));
-            _biasValues = Own(stream.CreateTensor<float>(DType.F32, parameters.LogitBias.Values.ToArray(), parameters.LogitBias.Count));
-            _biasIndptr = Own(stream.CreateTensor<int>(DType.I32, [0, parameters.LogitBias.Count], 2));
+            Dispose();
+            throw;
         }
-
-        int top = Math.Min(parameters.LogProbs ?? 0, vocabularySize);
-        _logit = Own(stream.CreateTensor(DType.F32, 1, 1));
-        _logProb = Own(stream.CreateTensor(DType.F32, 1));
-        _topIds = top > 0 ? Own(stream.CreateTensor(DType.I32, 1, top)) : default;
-        _topLogProbs = top > 0 ? Own(stream.CreateTensor(DType.F32, 1, top)) : default;
-        (_topIdsHost, _topLogProbsHost) = (new int[top], new float[top]);
-        Tensor logits = Own(stream.CreateTensor(DType.F32, 1, vocabularySize));
-        stream.Reserve(stream.Measure(() => Run(logits, maxHistory, 0)));
     }
 
     /// <summary>Chooses a token.</summary>

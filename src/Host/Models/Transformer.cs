@@ -42,18 +42,26 @@ internal sealed class Transformer : IDisposable
         ModelConfig config = model.Config;
         DType type = model.ActivationType;
         _capturesGraphs = model.Device.Backend is Backend.Cuda or Backend.Simt;
-        _ids = stream.CreateTensor(DType.I32, maxTokens);
-        _rows = stream.CreateTensor(DType.I32, maxRows);
-        _hidden = stream.CreateTensor(DType.F32, maxTokens, config.HiddenSize);
-        _query = stream.CreateTensor(type, maxTokens, (long)config.HeadCount * config.HeadDim);
-        _attended = stream.CreateTensor(type, maxTokens, (long)config.HeadCount * config.ValueHeadDim);
-        _normed = stream.CreateTensor(type, maxTokens, config.HiddenSize);
-        _gate = stream.CreateTensor(type, maxTokens, config.FeedForwardSize);
-        _up = stream.CreateTensor(type, maxTokens, config.FeedForwardSize);
-        _last = stream.CreateTensor(DType.F32, maxRows, config.HiddenSize);
-        _lastNormed = stream.CreateTensor(type, maxRows, config.HiddenSize);
-        _logits = stream.CreateTensor(DType.F32, maxRows, config.VocabularySize);
-        _ropes = [.. config.Ropes.Select(r => new RopeTable(r, stream))];
+        try
+        {
+            _ids = stream.CreateTensor(DType.I32, maxTokens);
+            _rows = stream.CreateTensor(DType.I32, maxRows);
+            _hidden = stream.CreateTensor(DType.F32, maxTokens, config.HiddenSize);
+            _query = stream.CreateTensor(type, maxTokens, (long)config.HeadCount * config.HeadDim);
+            _attended = stream.CreateTensor(type, maxTokens, (long)config.HeadCount * config.ValueHeadDim);
+            _normed = stream.CreateTensor(type, maxTokens, config.HiddenSize);
+            _gate = stream.CreateTensor(type, maxTokens, config.FeedForwardSize);
+            _up = stream.CreateTensor(type, maxTokens, config.FeedForwardSize);
+            _last = stream.CreateTensor(DType.F32, maxRows, config.HiddenSize);
+            _lastNormed = stream.CreateTensor(type, maxRows, config.HiddenSize);
+            _logits = stream.CreateTensor(DType.F32, maxRows, config.VocabularySize);
+            _ropes = [.. config.Ropes.Select(r => new RopeTable(r, stream))];
+        }
+        catch
+        {
+            Dispose(); // where memory lacks, what was had goes back at once
+            throw;
+        }
     }
 
     public int MaxTokens { get; }
@@ -103,17 +111,18 @@ internal sealed class Transformer : IDisposable
             graph?.Dispose();
         }
 
-        foreach (Tensor t in (Tensor[])[_ids, _rows, _hidden, _query, _attended, _normed, _gate, _up, _last, _lastNormed, _logits, .. _ropes.Select(r => r.Frequencies)])
+        foreach (Tensor t in (Tensor[])[_ids, _rows, _hidden, _query, _attended, _normed, _gate, _up, _last, _lastNormed, _logits, .. (_ropes ?? []).Select(r => r.Frequencies)])
         {
-            t.Buffer!.Dispose();
+            t.Buffer?.Dispose();
         }
     }
 
     private void ReserveFor(StepShape shape)
     {
-        if (_reserved.Add(shape))
+        if (!_reserved.Contains(shape))
         {
             _stream.Reserve(_stream.Measure(() => Run(shape.Cache, shape.Batch, shape.Tokens, shape.Rows)));
+            _reserved.Add(shape);
         }
     }
 

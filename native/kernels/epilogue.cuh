@@ -39,7 +39,7 @@ struct epilogue {
     for (int i = 0; i < 4; i++) v[i] = before_residual(n + i, v[i]);
     if (residual.present()) {
       float r[4];
-      residual.load<4>(r, t * residual_stride + n);
+      residual.load_four(r, t * residual_stride + n);
 #pragma unroll
       for (int i = 0; i < 4; i++) v[i] += r[i];
     }

@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(qkv_most_threads<M>)
                       [&](int m, int k, int valid, float (&v)[4]) {
                         float w[4] = {1.0f, 1.0f, 1.0f, 1.0f};
                         if (in.norm.present()) {
-                          if (valid >= 4 && in.norm_aligned) in.norm.load<4>(w, k);
+                          if (valid >= 4 && in.norm_aligned) in.norm.load_four(w, k);
                           else
                             for (int i = 0; i < 4 && i < valid; i++) w[i] = in.norm.at(k + i);
                         }

@@ -25,7 +25,7 @@ __device__ __forceinline__ void stage_rows(smem<float> xs, const any_input& x, i
       const long long at = (long long)(first + m) * stride + k;
       float v[4];
       if (aligned && valid >= 4) {
-        x.load<4>(v, at);
+        x.load_four(v, at);
       } else {
 #pragma unroll
         for (int i = 0; i < 4; i++) v[i] = i < valid ? x.at(at + i) : 0.0f;

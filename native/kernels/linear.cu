@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(256) round_rows_kernel(any_output y, any_input
   const long long from = blockIdx.x * x_stride + k;
   float v[4];
   if (aligned) {
-    x.load<4>(v, from);
+    x.load_four(v, from);
   } else {
 #pragma unroll
     for (int i = 0; i < 4; i++) v[i] = x.at(from + i);

@@ -80,15 +80,11 @@ struct any_input {
   // N neighbours, whose addresses are multiples of 16 bytes (8 where they take no more).
   template <int N>
   __device__ __forceinline__ void load(float (&out)[N], long long i) const {
-    if constexpr (N == 4) {
-      load_four(out, i);
-    } else {
-      if (f32) load_floats<N, float>(out, f32 + i);
-      else if (f16) load_floats<N, half>(out, f16 + i);
-      else load_floats<N, __nv_bfloat16>(out, bf16 + i);
-    }
+    if (f32) load_floats<N, float>(out, f32 + i);
+    else if (f16) load_floats<N, half>(out, f16 + i);
+    else load_floats<N, __nv_bfloat16>(out, bf16 + i);
   }
-  // One load for both 16-bit types, and a choice of what its bits mean: two loads would cost registers that products need.
+  // The same for 4, with one load for both 16-bit types and a choice of what its bits mean: products need the registers.
   __device__ __forceinline__ void load_four(float (&v)[4], long long i) const {
     if (f32) return load_floats<4, float>(v, f32 + i);
     const uint2 raw = f16 ? view_as<uint2>(f16 + i)[0] : view_as<uint2>(bf16 + i)[0];
@@ -104,7 +100,7 @@ struct any_input {
     }
   }
   __device__ __forceinline__ void load_some(float (&v)[4], long long i, int valid, bool aligned) const {
-    if (aligned && valid >= 4) return load<4>(v, i);
+    if (aligned && valid >= 4) return load_four(v, i);
 #pragma unroll
     for (int e = 0; e < 4; e++) v[e] = e < valid ? at(i + e) : 0.0f;
   }

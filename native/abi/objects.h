@@ -95,7 +95,9 @@ struct sl_stream final : sl::object {
 
   sl::ref<sl_device> device;
   std::unique_ptr<sl::stream> impl;
-  std::atomic<bool> busy{false};
+  // Whose turn it is: nobody's, a caller's, or that of a release (a finaliser's, for a moment), which callers wait for.
+  enum class occupant : int { none, caller, release };
+  std::atomic<occupant> busy{occupant::none};
   bool capturing = false;
   bool measuring = false;
   uint64_t measured = 0;

@@ -1,20 +1,26 @@
 // Streams, their workspace, buffers and graphs.
+#include <thread>
+
 #include "objects.h"
 
 namespace sl {
 
 turn::turn(sl_stream* stream, const char* argument) : s(checked(stream, argument)) {
-  if (s.busy.exchange(true, std::memory_order_acquire))
-    fail(SL_ERR_STATE, "the stream is in use by another thread; give each thread a stream of its own");
+  for (auto found = sl_stream::occupant::none; !s.busy.compare_exchange_weak(found, sl_stream::occupant::caller, std::memory_order_acquire);
+       found = sl_stream::occupant::none) {
+    if (found == sl_stream::occupant::caller)
+      fail(SL_ERR_STATE, "the stream is in use by another thread; give each thread a stream of its own");
+    if (found == sl_stream::occupant::release) std::this_thread::yield();
+  }
   if (s.device->lost) {
-    s.busy.store(false, std::memory_order_release);
+    s.busy.store(sl_stream::occupant::none, std::memory_order_release);
     fail(SL_ERR_DEVICE_LOST, "the device failed earlier and stays lost; release it and open it anew");
   }
 }
 
 turn::~turn() {
   if (!s.capturing) s.drain();
-  s.busy.store(false, std::memory_order_release);
+  s.busy.store(sl_stream::occupant::none, std::memory_order_release);
 }
 
 void require_not_capturing(const sl_stream& s, const char* what) {
@@ -66,9 +72,10 @@ void sl_stream::release_later(void* data, uint64_t bytes, sl_memory memory) noex
       return;  // no memory to remember it: a leak is better than a free under a running kernel
     }
   }
-  if (busy.exchange(true, std::memory_order_acquire)) return;  // the thread whose turn it is drains at its end
+  auto nobody = occupant::none;
+  if (!busy.compare_exchange_strong(nobody, occupant::release, std::memory_order_acquire)) return;  // whose turn it is drains at its end
   if (!capturing) drain();
-  busy.store(false, std::memory_order_release);
+  busy.store(occupant::none, std::memory_order_release);
 }
 
 void sl_stream::drain() noexcept {

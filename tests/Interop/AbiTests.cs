@@ -16,7 +16,8 @@ public sealed unsafe class AbiTests
     public static TheoryData<string, string, string> WrongTensors()
     {
         TheoryData<string, string, string> rows = [];
-        foreach (IGrouping<string, OpCase> op in KernelCases.All.GroupBy(c => c.Op))
+        // copy_pages takes arrays of the host.
+        foreach (IGrouping<string, OpCase> op in KernelCases.All.Where(c => c.Op != "copy_pages").GroupBy(c => c.Op))
         {
             // One case that has every tensor of the op, or as many as any has.
             OpCase c = op.MaxBy(o => o.Inputs.Keys.Union(o.Outputs.Keys).Count())!;

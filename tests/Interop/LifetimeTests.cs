@@ -212,6 +212,26 @@ public sealed class LifetimeTests
         which.Buffer!.Dispose();
     }
 
+    // Finalisers release whenever they like: the thread that works on the stream must not notice.
+    [Fact]
+    public void Releases_on_another_thread_refuse_no_call()
+    {
+        using Device device = Device.Open(Backend.Cpu);
+        using ComputeStream stream = device.CreateStream();
+        using DeviceBuffer target = stream.CreateBuffer(64);
+        DeviceBuffer[] buffers = [.. Enumerable.Range(0, 20_000).Select(_ => stream.CreateBuffer(64))];
+        Thread releasing = new(() => Array.ForEach(buffers, b => b.Dispose()));
+        releasing.Start();
+        int calls = 0;
+        while (releasing.IsAlive || calls < 100)
+        {
+            stream.Fill(target, 0, 1, 64);
+            calls++;
+        }
+
+        releasing.Join();
+    }
+
     private static KvCache NewCache(ComputeStream stream) => new(stream, new KvCacheOptions(DType.F32, 2, 8, 2, 16, 16));
 
     private static Weight NewWeight(ComputeStream stream) => Weight.Create(stream, new WeightSource { Encoding = WeightEncoding.F32, Rows = 8, Cols = 32, Data = new byte[8 * 32 * 4] });

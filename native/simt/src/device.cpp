@@ -175,10 +175,11 @@ cudaError_t cudaSetDevice(int device) {
 }
 cudaError_t cudaGetDevice(int* device) { *device = 0; return cudaSuccess; }
 
-// Also forgets a failed kernel, so that tests can go on.
+// Ends the context: what it had allocated goes with it, also what could not be freed after a failed kernel.
 cudaError_t cudaDeviceReset() {
   std::lock_guard guard(lock());
   release_streams();
+  release_allocations();
   context_error = last_error = cudaSuccess;
   context_failure.clear();
   return cudaSuccess;

@@ -89,6 +89,12 @@ cudaError_t copy_rows(void* to, size_t to_pitch, const void* from, size_t from_p
 
 }  // namespace
 
+void release_allocations() {
+  for (const auto& [p, a] : allocations()) std::free(const_cast<char*>(p));
+  allocations().clear();
+  device_used = 0;
+}
+
 cudaError_t cudaMalloc(void** p, size_t bytes) { return allocate(p, bytes, false); }
 cudaError_t cudaMallocHost(void** p, size_t bytes) { return allocate(p, bytes, true); }
 cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return allocate(p, bytes, true); }

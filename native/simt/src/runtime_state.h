@@ -57,6 +57,7 @@ cudaError_t drain(stream_state*);           // runs what is queued
 cudaError_t drain_everything();
 cudaError_t before_blocking(cudaStream_t);  // refuses under capture
 void release_streams();                     // at cudaDeviceReset
+void release_allocations();                 // at cudaDeviceReset
 
 cudaError_t report(cudaError_t);            // remembers it for cudaGetLastError
 cudaError_t sticky();                       // the context's error after a failed kernel

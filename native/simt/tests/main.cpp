@@ -15,7 +15,8 @@ void launched(const char*, cudaError_t) {}  // the tests look at the stream
 
 std::string failure() {
   const cudaError_t e = cudaDeviceSynchronize();
-  const std::string text = e == cudaSuccess ? "" : cudaGetErrorString(e);
+  if (e == cudaSuccess) return "";
+  const std::string text = cudaGetErrorString(e);
   cudaDeviceReset();
   return text;
 }

@@ -163,11 +163,15 @@ TEST(A_misaligned_vector_load_is_named) {
 
 TEST(After_a_failure_the_device_answers_with_it_until_it_is_reset) {
   device_array<unsigned> flag(1);
+  void *p, *kept;
+  EXPECT(cudaMalloc(&kept, 16) == cudaSuccess);
   launch(nullptr, KERNEL(spin_kernel), 1, 1, 0, flag.data);
   EXPECT(cudaStreamSynchronize(nullptr) == cudaErrorLaunchFailure);
-  void* p;
   EXPECT(cudaMalloc(&p, 16) == cudaErrorLaunchFailure);
+  EXPECT(cudaFreeAsync(kept, nullptr) == cudaErrorLaunchFailure);
   cudaDeviceReset();
+  cudaPointerAttributes a;  // the memory went with the context
+  EXPECT(cudaPointerGetAttributes(&a, kept) == cudaSuccess && a.type == cudaMemoryTypeUnregistered);
   EXPECT(cudaMalloc(&p, 16) == cudaSuccess && cudaFree(p) == cudaSuccess);
 }
 

@@ -130,7 +130,8 @@ TEST(A_global_read_past_the_end_is_named) {
   EXPECT_FAILURE("kernel read_past_end_kernel", "out of bounds", "block (2,0,0) warp 0 lane 31", "reads 4 bytes",
                  "byte 384 of 384");
   // The argument's own extent, where the allocation is larger.
-  launch(nullptr, KERNEL(read_past_end_kernel), 1, 32, 0, span<const float>(x.data, 32), y.data);
+  device_array<float> z(96), w(96);
+  launch(nullptr, KERNEL(read_past_end_kernel), 1, 32, 0, span<const float>(z.data, 32), w.data);
   EXPECT_FAILURE("out of bounds", "byte 128 of 128");
 }
 

@@ -3,7 +3,7 @@
 // clang-format off
 namespace sl::SL_BACKEND_NS {
 
-constexpr uint64_t seeds = 20;
+constexpr uint64_t seeds = 20;  // (a failure ends the context: arrays are made anew for each)
 
 template <bool Barrier>
 __global__ void reverse_kernel(gmem<float> y) {
@@ -13,8 +13,8 @@ __global__ void reverse_kernel(gmem<float> y) {
   y[threadIdx.x] = tile[127 - threadIdx.x];
 }
 TEST(A_missing_syncthreads_is_found_under_every_seed) {
-  device_array<float> y(128);
   for (uint64_t seed = 0; seed < seeds; seed++) {
+    device_array<float> y(128);
     simt::settings().seed = seed;
     launch(nullptr, KERNEL(reverse_kernel<true>), 1, 128, 0, y.data);
     EXPECT_NO_FAILURE();
@@ -38,8 +38,8 @@ __global__ void reuse_kernel(gmem<float> y) {
   y[threadIdx.x] = sum;
 }
 TEST(A_missing_barrier_at_a_loops_end_is_a_race) {
-  device_array<float> y(64);
   for (uint64_t seed = 0; seed < seeds; seed++) {
+    device_array<float> y(64);
     simt::settings().seed = seed;
     launch(nullptr, KERNEL(reuse_kernel<true>), 1, 64, 0, y.data);
     EXPECT_NO_FAILURE();
@@ -80,8 +80,8 @@ __global__ void neighbour_in_warp_kernel(gmem<float> y) {
   y[threadIdx.x] = tile[threadIdx.x ^ 1];
 }
 TEST(A_missing_syncwarp_is_a_race) {
-  device_array<float> y(32);
   for (uint64_t seed = 0; seed < seeds; seed++) {
+    device_array<float> y(32);
     simt::settings().seed = seed;
     launch(nullptr, KERNEL(neighbour_in_warp_kernel<true>), 1, 32, 0, y.data);
     EXPECT_NO_FAILURE();
@@ -103,15 +103,16 @@ __global__ void async_copy_kernel(gmem<const float> x, gmem<float> y) {
 }
 TEST(A_missing_async_wait_is_named) {
   const std::vector<float> values(256, 3.0f);
-  device_array<float> x(values), y(64);
   for (uint64_t seed = 0; seed < seeds; seed++) {
+    device_array<float> x(values), y(64);
     simt::settings().seed = seed;
     launch(nullptr, KERNEL(async_copy_kernel<true, true>), 1, 64, 0, x.data, y.data);
     EXPECT_NO_FAILURE();
     EXPECT(y.host()[63] == 3.0f);
     launch(nullptr, KERNEL(async_copy_kernel<false, true>), 1, 64, 0, x.data, y.data);
     EXPECT_FAILURE("cp.async not waited for", "shared array 'tile'", "a cp.async of warp");
-    launch(nullptr, KERNEL(async_copy_kernel<true, false>), 1, 64, 0, x.data, y.data);
+    device_array<float> x2(values), y2(64);
+    launch(nullptr, KERNEL(async_copy_kernel<true, false>), 1, 64, 0, x2.data, y2.data);
     EXPECT(!failure().empty());
   }
 }
@@ -135,8 +136,8 @@ __global__ void pipeline_kernel(gmem<const float> x, gmem<float> y) {
 }
 TEST(A_missing_barrier_in_a_copy_pipeline_is_a_race) {
   const std::vector<float> values(1024, 1.0f);
-  device_array<float> x(values), y(64);
   for (uint64_t seed = 0; seed < seeds; seed++) {
+    device_array<float> x(values), y(64);
     simt::settings().seed = seed;
     launch(nullptr, KERNEL(pipeline_kernel<true>), 2, 64, 0, x.data, y.data);
     EXPECT_NO_FAILURE();

@@ -57,9 +57,15 @@ function Get-SimtOption { if ($env:BOOST_ROOT) { '-DSL_WITH_SIMT=ON' } else { '-
 switch ($Verb) {
     'build' { Build-Native release @(Get-SimtOption); Build-Console }
     'demo' {
-        if (-not $env:SLUICE_DEMO_MODEL) { throw 'no model ships with the project yet: name a GGUF file in SLUICE_DEMO_MODEL' }
         if (-not (Test-Path "$artifacts/bin/sluice.exe")) { Build-Native release @(Get-SimtOption); Build-Console }
-        Invoke-Checked "$artifacts/bin/sluice.exe" @('generate', $env:SLUICE_DEMO_MODEL, '--prompt', 'Once upon a time', '--max-tokens', '100')
+        if ($env:SLUICE_DEMO_MODEL) {
+            $prompt = if ($env:SLUICE_DEMO_PROMPT) { $env:SLUICE_DEMO_PROMPT } else { 'Once upon a time' }
+            Invoke-Checked "$artifacts/bin/sluice.exe" @('generate', $env:SLUICE_DEMO_MODEL, '--prompt', $prompt, '--max-tokens', '100')
+        }
+        else {
+            'Tell me a story about Mia and a kite.', 'What color was the kite?', 'What is 347 + 285?' | & "$artifacts/bin/sluice.exe" chat models/tales --temperature 0
+            if ($LASTEXITCODE -ne 0) { throw "the demo failed with exit code $LASTEXITCODE" }
+        }
     }
     'test' {
         Build-Native release @(Get-SimtOption)
@@ -89,6 +95,6 @@ switch ($Verb) {
         Invoke-Checked dotnet @('publish', 'src/Console/Sluice.Console.csproj', '-c', 'Release', '-r', 'win-x64', '--self-contained', '-p:PublishTrimmed=true', '-p:PublishSingleFile=true',
             "-p:SluiceNative=$artifacts/native/package/sluice.dll", '-o', "$artifacts/publish/files")
     }
-    'help' { Get-Content "$PSScriptRoot/build.sh" | Select-Object -Skip 7 -First 22 }
+    'help' { Get-Content "$PSScriptRoot/build.sh" | Select-Object -Skip 7 -First 23 }
     default { throw "$Verb is done on Linux: ./build.sh $Verb" }
 }

@@ -8,7 +8,8 @@ usage() {
 usage: ./build.sh [VERB] [OPTIONS]
 
   build       native library and console (the default)
-  demo        build what is missing, then generate text (model: SLUICE_DEMO_MODEL)
+  demo        build what is missing, then have the model that ships tell a story and answer a question about it
+              (SLUICE_DEMO_MODEL names another, which continues SLUICE_DEMO_PROMPT)
   test        build and run every test; the last line sums all suites
               --counts instead: what every op moves and what every kernel takes, printed and kept in perf/COUNTS.md
   bench       benchmarks of ops and of P/Invoke (arguments after -- go to BenchmarkDotNet)
@@ -232,12 +233,11 @@ case $verb in
     require_tools
     [[ -f $artifacts/native/release/libsluice.so ]] || release auto
     [[ -x $artifacts/bin/sluice ]] || console
-    model=${SLUICE_DEMO_MODEL:-}
-    if [[ -z $model ]]; then
-      echo "build.sh: no model ships with the project yet: name a GGUF file, as in SLUICE_DEMO_MODEL=/path/to/model.gguf ./build.sh demo" >&2
-      exit 1
+    if [[ -n ${SLUICE_DEMO_MODEL:-} ]]; then
+      "$artifacts/bin/sluice" generate "$SLUICE_DEMO_MODEL" --prompt "${SLUICE_DEMO_PROMPT:-Once upon a time}" --max-tokens 100
+    else
+      printf '%s\n' "Tell me a story about Mia and a kite." "What color was the kite?" "What is 347 + 285?" | "$artifacts/bin/sluice" chat models/tales --temperature 0
     fi
-    "$artifacts/bin/sluice" generate "$model" --prompt "${SLUICE_DEMO_PROMPT:-Once upon a time}" --max-tokens 100
     ;;
   test)
     require_tools
@@ -283,11 +283,7 @@ case $verb in
     # The sample knows the packages alone: a folder of its own for what it restores, so that no older one is taken.
     rm -rf "$artifacts/embed"
     dotnet publish samples/Embed/Embed.csproj -c $configuration -v quiet -clp:NoSummary "-p:RestorePackagesPath=$artifacts/embed/packages" -o "$artifacts/embed/bin" >&2
-    if [[ -n ${SLUICE_DEMO_MODEL:-} ]]; then
-      "$artifacts/embed/bin/Embed" "$SLUICE_DEMO_MODEL"
-    else
-      echo "packed; samples/Embed builds from the packages (set SLUICE_DEMO_MODEL to run it)"
-    fi
+    "$artifacts/embed/bin/Embed" "${SLUICE_DEMO_MODEL:-models/tales}"
     ;;
   publish)
     require_tools

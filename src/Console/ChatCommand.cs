@@ -63,6 +63,12 @@ internal static class ChatCommand
                 continue;
             }
 
+            if (System.Console.IsInputRedirected)
+            {
+                // No terminal shows what was asked.
+                System.Console.Error.WriteLine(line);
+            }
+
             int[] prompt;
             try
             {

@@ -19,7 +19,18 @@ internal sealed record BenchOutput(
     string Model, int PromptTokens, int GenTokens, int Batch, RateOutput PrefillTokPerS, RateOutput DecodeTokPerS, double ReadGbPerS, string Device, string DeviceName, string Isa, int Threads, string Commit);
 
 internal sealed record EvalOutput(
-    string Model, string Baseline, long Tokens, double Perplexity, double BaselinePerplexity, double KlMean, double KlMax, double Agreement, double LogitErrorMean, double LogitErrorMax, double LogitDeviation);
+    string Model, string Weights, string Device, string Baseline, long Tokens, double Perplexity, double BaselinePerplexity, double KlMean, double KlMax, double Agreement,
+    double LogitErrorMean, double LogitErrorMax, double LogitDeviation);
+
+internal sealed record SetOutput(
+    string Model, string Weights, string Device, string Activations, string Kv, string? Baseline, string Set, string Prompts, string Convention, int EndsScored,
+    SkillOutput Total, IReadOnlyList<SkillOutput> Skills, IReadOnlyList<WrongOutput>? Wrong);
+
+internal sealed record SkillOutput(
+    string? Skill, int Items, int TooLong, int Right, double ExactMatch, double ExactMatchLow, double ExactMatchHigh, long Tokens, double Perplexity, double PerplexityError,
+    int? BaselineRight, double? BaselineExactMatch, double? BaselinePerplexity, double? KlMean, double? KlMax, double? Agreement, double? LogitErrorMean, double? LogitErrorMax, double? LogitDeviation);
+
+internal sealed record WrongOutput(string Skill, int Line, string Prompt, string Expected, string? Got);
 
 internal sealed record InspectOutput(
     string File, string Format, long Bytes, string Architecture, string Name, int Layers, int HiddenSize, int Heads, int KvHeads, int HeadDim, int FeedForwardSize, int VocabularySize, int ContextLength,
@@ -36,6 +47,8 @@ internal sealed record TensorOutput(string Name, string Type, IReadOnlyList<long
 [JsonSerializable(typeof(PerplexityOutput))]
 [JsonSerializable(typeof(BenchOutput))]
 [JsonSerializable(typeof(EvalOutput))]
+[JsonSerializable(typeof(SetOutput))]
+[JsonSerializable(typeof(string))]
 [JsonSerializable(typeof(InspectOutput))]
 [JsonSerializable(typeof(RenderOutput))]
 internal sealed partial class JsonOutput : JsonSerializerContext

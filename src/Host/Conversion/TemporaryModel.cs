@@ -1,0 +1,64 @@
+using Sluice.Loading;
+
+namespace Sluice.Conversion;
+
+/// <summary>
+/// A model in another type of weights, in the system's folder for temporary files (TMPDIR where that is set). It goes away when it is disposed, when its
+/// making fails or is cancelled, and when the program ends before that. A model that was loaded from it does not need it any more.
+/// </summary>
+public sealed class TemporaryModel : IDisposable
+{
+    private readonly string _folder;
+
+    private TemporaryModel(string folder, string path)
+    {
+        (_folder, Path) = (folder, path);
+        Report = null!;
+        AppDomain.CurrentDomain.ProcessExit += Remove;
+    }
+
+    /// <summary>The model's file or folder.</summary>
+    public string Path { get; }
+
+    /// <summary>What the conversion did.</summary>
+    public ConversionReport Report { get; private set; }
+
+    /// <summary>Converts a model: into a folder where it is one and <paramref name="type"/> is a float type, which keeps all that it says, else into a GGUF file.</summary>
+    /// <inheritdoc cref="ModelConverter.Convert"/>
+    public static TemporaryModel Create(string input, TensorType type, IProgress<ByteProgress>? progress = null, CancellationToken cancellation = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(input);
+        string folder = Directory.CreateTempSubdirectory("sluice-").FullName;
+        bool asFolder = Directory.Exists(input) && TensorTypes.IsFloat(type);
+        TemporaryModel model = new(folder, System.IO.Path.Combine(folder, asFolder ? "model" : "model.gguf"));
+        try
+        {
+            model.Report = ModelConverter.Convert(input, model.Path, type, progress, cancellation);
+            return model;
+        }
+        catch
+        {
+            model.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Removes the files.</summary>
+    public void Dispose()
+    {
+        AppDomain.CurrentDomain.ProcessExit -= Remove;
+        Remove(null, EventArgs.Empty);
+    }
+
+    private void Remove(object? sender, EventArgs e)
+    {
+        try
+        {
+            Directory.Delete(_folder, recursive: true);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            // It is gone already, or the system holds it: nothing to do that the system's own cleaning would not.
+        }
+    }
+}

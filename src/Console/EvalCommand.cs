@@ -135,9 +135,12 @@ internal sealed class EvalCommand
         string weights = parsed.GetValue(_weights)!, name = _model.Name(parsed), from = Path.GetFileName(set.Name);
         if (parsed.GetValue(_json))
         {
-            SetOutput o = new(
-                name, weights, DeviceName(model), ModelArguments.DTypeName(model.ActivationType), ModelArguments.DTypeName(model.KvType), baseline, from, report.Prompts, SkillEvaluation.Convention,
-                report.EndsScored, Output(t), [.. report.Skills.Select(Output)], show > 0 ? wrong : null);
+            SetOutput o = new(Output(t))
+            {
+                Model = name, Weights = weights, Device = DeviceName(model), Activations = ModelArguments.DTypeName(model.ActivationType), Kv = ModelArguments.DTypeName(model.KvType),
+                Baseline = baseline, Set = from, Prompts = report.Prompts, Convention = SkillEvaluation.Convention, EndsScored = report.EndsScored,
+                Skills = [.. report.Skills.Select(Output)], Wrong = show > 0 ? wrong : null,
+            };
             System.Console.Out.WriteLine(JsonSerializer.Serialize(o, JsonOutput.Lines.SetOutput));
             return 0;
         }
@@ -168,7 +171,8 @@ internal sealed class EvalCommand
             System.Console.Out.WriteLine($"too long     {t.TooLong:N0} items do not fit in the context of {model.ContextLength:N0} tokens");
         }
 
-        System.Console.Out.WriteLine($"({SkillEvaluation.Convention}; {report.EndsScored:N0} of {t.Items:N0} replies scored with their end)");
+        System.Console.Out.WriteLine($"scored       {report.EndsScored:N0} of {t.Items:N0} replies with their end");
+        System.Console.Out.WriteLine($"how          {SkillEvaluation.Convention.Replace("; ", ";\n             ", StringComparison.Ordinal)}");
         return 0;
     }
 

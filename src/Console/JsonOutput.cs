@@ -22,13 +22,40 @@ internal sealed record EvalOutput(
     string Model, string Weights, string Device, string Baseline, long Tokens, double Perplexity, double BaselinePerplexity, double KlMean, double KlMax, double Agreement,
     double LogitErrorMean, double LogitErrorMax, double LogitDeviation);
 
-internal sealed record SetOutput(
-    string Model, string Weights, string Device, string Activations, string Kv, string? Baseline, string Set, string Prompts, string Convention, int EndsScored,
-    SkillOutput Total, IReadOnlyList<SkillOutput> Skills, IReadOnlyList<WrongOutput>? Wrong);
-
-internal sealed record SkillOutput(
+internal record SkillOutput(
     string? Skill, int Items, int TooLong, int Right, double ExactMatch, double ExactMatchLow, double ExactMatchHigh, long Tokens, double Perplexity, double PerplexityError,
     int? BaselineRight, double? BaselineExactMatch, double? BaselinePerplexity, double? KlMean, double? KlMax, double? Agreement, double? LogitErrorMean, double? LogitErrorMax, double? LogitDeviation);
+
+/// <summary>The totals, with the names that a comparison on a text has, and what they are made of.</summary>
+internal sealed record SetOutput(SkillOutput Total) : SkillOutput(Total)
+{
+    [JsonIgnore]
+    public SkillOutput Total { get; } = Total;
+
+    public required string Model { get; init; }
+
+    public required string Weights { get; init; }
+
+    public required string Device { get; init; }
+
+    public required string Activations { get; init; }
+
+    public required string Kv { get; init; }
+
+    public required string? Baseline { get; init; }
+
+    public required string Set { get; init; }
+
+    public required string Prompts { get; init; }
+
+    public required string Convention { get; init; }
+
+    public required int EndsScored { get; init; }
+
+    public required IReadOnlyList<SkillOutput> Skills { get; init; }
+
+    public required IReadOnlyList<WrongOutput>? Wrong { get; init; }
+}
 
 internal sealed record WrongOutput(string Skill, int Line, string Prompt, string Expected, string? Got);
 

@@ -10,10 +10,9 @@ public sealed class TemporaryModel : IDisposable
 {
     private readonly string _folder;
 
-    private TemporaryModel(string folder, string path)
+    private TemporaryModel(string folder, string name)
     {
-        (_folder, Path) = (folder, path);
-        Report = null!;
+        (_folder, Path) = (folder, System.IO.Path.Combine(folder, name));
         AppDomain.CurrentDomain.ProcessExit += Remove;
     }
 
@@ -21,16 +20,22 @@ public sealed class TemporaryModel : IDisposable
     public string Path { get; }
 
     /// <summary>What the conversion did.</summary>
-    public ConversionReport Report { get; private set; }
+    public ConversionReport Report { get; private set; } = new(new Dictionary<string, int>(), 0, 0, 0, "");
 
     /// <summary>Converts a model: into a folder where it is one and <paramref name="type"/> is a float type, which keeps all that it says, else into a GGUF file.</summary>
-    /// <inheritdoc cref="ModelConverter.Convert"/>
-    public static TemporaryModel Create(string input, TensorType type, IProgress<ByteProgress>? progress = null, CancellationToken cancellation = default)
+    /// <param name="input">A GGUF file or a Hugging Face folder.</param>
+    /// <param name="type">How matrices are stored.</param>
+    /// <param name="progress">Told after each piece, in bytes of the input's values as f32.</param>
+    /// <param name="cancellation">Stops the work and removes what is unfinished.</param>
+    /// <exception cref="SluiceModelException">The model is malformed, or has something that the other kind of file cannot say.</exception>
+    /// <exception cref="IOException">The folder for temporary files cannot be written, or is full.</exception>
+    /// <exception cref="OperationCanceledException">The work was cancelled.</exception>
+    public static TemporaryModel Create(string input, TensorType type, IProgress<ByteProgress>? progress = null, CancellationToken cancellation = default) =>
+        Create(input, type, Directory.CreateTempSubdirectory("sluice-model-").FullName, progress, cancellation);
+
+    internal static TemporaryModel Create(string input, TensorType type, string folder, IProgress<ByteProgress>? progress, CancellationToken cancellation)
     {
-        ArgumentException.ThrowIfNullOrEmpty(input);
-        string folder = Directory.CreateTempSubdirectory("sluice-").FullName;
-        bool asFolder = Directory.Exists(input) && TensorTypes.IsFloat(type);
-        TemporaryModel model = new(folder, System.IO.Path.Combine(folder, asFolder ? "model" : "model.gguf"));
+        TemporaryModel model = new(folder, Directory.Exists(input) && TensorTypes.IsFloat(type) ? "model" : "model.gguf");
         try
         {
             model.Report = ModelConverter.Convert(input, model.Path, type, progress, cancellation);

@@ -137,9 +137,18 @@ internal sealed class EvalCommand
         {
             SetOutput o = new(Output(t))
             {
-                Model = name, Weights = weights, Device = DeviceName(model), Activations = ModelArguments.DTypeName(model.ActivationType), Kv = ModelArguments.DTypeName(model.KvType),
-                Baseline = baseline, Set = from, Prompts = report.Prompts, Convention = SkillEvaluation.Convention, EndsScored = report.EndsScored,
-                Skills = [.. report.Skills.Select(Output)], Wrong = show > 0 ? wrong : null,
+                Model = name,
+                Weights = weights,
+                Device = DeviceName(model),
+                Activations = ModelArguments.DTypeName(model.ActivationType),
+                Kv = ModelArguments.DTypeName(model.KvType),
+                Baseline = baseline,
+                Set = from,
+                Prompts = report.Prompts,
+                Convention = SkillEvaluation.Convention,
+                EndsScored = report.EndsScored,
+                Skills = [.. report.Skills.Select(Output)],
+                Wrong = show > 0 ? wrong : null,
             };
             System.Console.Out.WriteLine(JsonSerializer.Serialize(o, JsonOutput.Lines.SetOutput));
             return 0;

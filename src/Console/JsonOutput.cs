@@ -19,7 +19,45 @@ internal sealed record BenchOutput(
     string Model, int PromptTokens, int GenTokens, int Batch, RateOutput PrefillTokPerS, RateOutput DecodeTokPerS, double ReadGbPerS, string Device, string DeviceName, string Isa, int Threads, string Commit);
 
 internal sealed record EvalOutput(
-    string Model, string Baseline, long Tokens, double Perplexity, double BaselinePerplexity, double KlMean, double KlMax, double Agreement, double LogitErrorMean, double LogitErrorMax, double LogitDeviation);
+    string Model, string Weights, string Device, string Baseline, long Tokens, double Perplexity, double BaselinePerplexity, double KlMean, double KlMax, double Agreement,
+    double LogitErrorMean, double LogitErrorMax, double LogitDeviation);
+
+internal record SkillOutput(
+    string? Skill, int Items, int TooLong, int Right, double ExactMatch, double ExactMatchLow, double ExactMatchHigh, long Tokens, double Perplexity, double PerplexityError,
+    int? BaselineRight, double? BaselineExactMatch, double? BaselinePerplexity, double? KlMean, double? KlMax, double? Agreement, double? LogitErrorMean, double? LogitErrorMax, double? LogitDeviation);
+
+/// <summary>The totals, with the names that a comparison on a text has, and what they are made of.</summary>
+internal sealed record SetOutput(SkillOutput Total) : SkillOutput(Total)
+{
+    [JsonIgnore]
+    public SkillOutput Total { get; } = Total;
+
+    public required string Model { get; init; }
+
+    public required string Weights { get; init; }
+
+    public required string Device { get; init; }
+
+    public required string Activations { get; init; }
+
+    public required string Kv { get; init; }
+
+    public required string? Baseline { get; init; }
+
+    public required string Set { get; init; }
+
+    public required string Prompts { get; init; }
+
+    public required string Convention { get; init; }
+
+    public required int EndsScored { get; init; }
+
+    public required IReadOnlyList<SkillOutput> Skills { get; init; }
+
+    public required IReadOnlyList<WrongOutput>? Wrong { get; init; }
+}
+
+internal sealed record WrongOutput(string Skill, int Line, string Prompt, string Expected, string? Got);
 
 internal sealed record InspectOutput(
     string File, string Format, long Bytes, string Architecture, string Name, int Layers, int HiddenSize, int Heads, int KvHeads, int HeadDim, int FeedForwardSize, int VocabularySize, int ContextLength,
@@ -36,6 +74,8 @@ internal sealed record TensorOutput(string Name, string Type, IReadOnlyList<long
 [JsonSerializable(typeof(PerplexityOutput))]
 [JsonSerializable(typeof(BenchOutput))]
 [JsonSerializable(typeof(EvalOutput))]
+[JsonSerializable(typeof(SetOutput))]
+[JsonSerializable(typeof(string))]
 [JsonSerializable(typeof(InspectOutput))]
 [JsonSerializable(typeof(RenderOutput))]
 internal sealed partial class JsonOutput : JsonSerializerContext

@@ -65,11 +65,11 @@ internal sealed class ModelArguments
     };
 
     /// <summary>Loads the model with a progress bar on standard error, and names the device there.</summary>
-    public async Task<Model> LoadAsync(ParseResult parsed, CancellationToken cancellation, Func<ModelOptions, ModelOptions>? change = null)
+    public async Task<Model> LoadAsync(ParseResult parsed, CancellationToken cancellation) => await LoadAsync(await PathAsync(parsed, cancellation), Options(parsed), cancellation);
+
+    /// <summary>Loads any model so.</summary>
+    public static async Task<Model> LoadAsync(string path, ModelOptions options, CancellationToken cancellation)
     {
-        ModelOptions options = Options(parsed);
-        options = change is null ? options : change(options);
-        string path = await PathAsync(parsed, cancellation);
         Model model = await Terminal.WithProgressAsync<Model, LoadProgress>(
             "loading", p => (p.Bytes, p.TotalBytes), progress => Model.LoadAsync(path, options, progress, cancellation));
         Terminal.Note($"{Describe(model.DeviceInfo)}; activations {DTypeName(model.ActivationType)}, KV cache {DTypeName(model.KvType)}");

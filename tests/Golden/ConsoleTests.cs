@@ -105,7 +105,9 @@ public sealed class ConsoleTests : IDisposable
     public void Eval_compares_with_exact_arithmetic_where_the_reference_is_built()
     {
         string model = SharedData.PathOf("models", "stories260K", "stories260K-q4_k_m.gguf");
-        (int code, string output, string error) = Run("eval", model, "--json", "--device", "cpu");
+        string file = Path.Combine(_folder, "text.txt");
+        File.WriteAllText(file, "Once upon a time, there was a little girl named Lily. She loved to play outside in the park.");
+        (int code, string output, string error) = Run("eval", model, "--file", file, "--json", "--device", "cpu");
         if (code != 0)
         {
             // A release leaves the reference out, and says so.
@@ -172,6 +174,8 @@ public sealed class ConsoleTests : IDisposable
     [InlineData("generate", "m.gguf", "--prompt", "x", "--device", "toaster")]
     [InlineData("make-random", "--shape", "huge", "--type", "q4_0", "x")]
     [InlineData("tokenize", "m.gguf")]
+    [InlineData("eval", "m.gguf", "--file", "t.txt", "--limit", "2")]
+    [InlineData("eval", "m.gguf", "--weights", "q3")]
     public void Wrong_usage_is_code_2(params string[] arguments)
     {
         (int code, string output, string error) = Run(arguments);

@@ -77,7 +77,7 @@ public sealed class ChatPrompt
         _messages.Add(new ChatMessage("user", text));
         try
         {
-            return _template is null ? Marked() : Encode(_tokenizer, _template, new ChatTemplateInput { Messages = [.. _messages], AddGenerationPrompt = true });
+            return Encode(new ChatTemplateInput { Messages = [.. _messages], AddGenerationPrompt = true });
         }
         catch (ChatTemplateException)
         {
@@ -92,7 +92,11 @@ public sealed class ChatPrompt
     /// <summary>Takes the last question back.</summary>
     public void TakeBack() => _messages.RemoveAt(_messages.Count - 1);
 
-    private int[] Marked()
+    /// <summary>A conversation that is not this one's, in the same format.</summary>
+    /// <exception cref="ChatTemplateException">The template refuses the messages, or fails on them.</exception>
+    internal int[] Encode(ChatTemplateInput input) => _template is null ? Marked(input) : Encode(_tokenizer, _template, input);
+
+    private int[] Marked(ChatTemplateInput input)
     {
         List<int> ids = [];
         if (_tokenizer.AddsBos && _tokenizer.BosId is { } bos)
@@ -100,14 +104,18 @@ public sealed class ChatPrompt
             ids.Add(bos);
         }
 
-        foreach (ChatMessage message in _messages)
+        foreach (ChatMessage message in input.Messages)
         {
             Begin(message.Role);
             ids.AddRange(_tokenizer.Encode(message.Content!, addSpecial: false, parseSpecial: false));
             Mark(_marks.End);
         }
 
-        Begin("assistant");
+        if (input.AddGenerationPrompt)
+        {
+            Begin("assistant");
+        }
+
         return [.. ids];
 
         void Begin(string role) => Mark(_marks.BeforeRole.Length == 0 ? "" : _marks.BeforeRole + role + _marks.AfterRole);

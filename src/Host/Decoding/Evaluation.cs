@@ -1,3 +1,5 @@
+using Sluice.Tokenization;
+
 namespace Sluice.Decoding;
 
 /// <summary>How well a model predicts a text.</summary>
@@ -74,93 +76,52 @@ public static class Evaluation
 
         // Bounded memory: two windows of logits.
         int window = Math.Max(2, Math.Min(Math.Min(session.ContextLength, baseline.ContextLength), (int)Math.Max(2, (1L << 26) / vocabulary)));
-        Moments own = default, other = default;
-        double klSum = 0, klMax = 0, errorSum = 0, errorMax = 0, sum = 0, squares = 0;
-        long rows = 0, same = 0;
+        DivergenceSums sums = new(vocabulary);
         for (int at = 0; at + 1 < tokens.Length; at += window - 1)
         {
             cancellationToken.ThrowIfCancellationRequested();
             ReadOnlySpan<int> part = tokens.Slice(at, Math.Min(window, tokens.Length - at));
             float[] a = session.Logits(part, session.ChunkSize), b = baseline.Logits(part, baseline.ChunkSize);
-            for (int t = 0; t + 1 < part.Length; t++, rows++)
+            foreach (PositionDivergence position in PositionDivergence.OfRows(a, b, part[1..].ToArray(), vocabulary, cancellationToken))
             {
-                ReadOnlySpan<float> mine = a.AsSpan(t * vocabulary, vocabulary), theirs = b.AsSpan(t * vocabulary, vocabulary);
-                double zMine = LogSum(mine), zTheirs = LogSum(theirs), kl = 0;
-                for (int i = 0; i < vocabulary; i++)
-                {
-                    double p = theirs[i] - zTheirs, error = Math.Abs((double)mine[i] - theirs[i]);
-                    kl += Math.Exp(p) * (p - (mine[i] - zMine));
-                    errorSum += error;
-                    errorMax = Math.Max(errorMax, error);
-                    sum += theirs[i];
-                    squares += (double)theirs[i] * theirs[i];
-                }
-
-                klSum += kl;
-                klMax = Math.Max(klMax, kl);
-                same += ArgMax(mine) == ArgMax(theirs) ? 1 : 0;
-                own.Add(zMine - mine[part[t + 1]]);
-                other.Add(zTheirs - theirs[part[t + 1]]);
+                sums.Add(position);
             }
 
             progress?.Report(Math.Min(at + window, tokens.Length));
         }
 
-        double count = (double)rows * vocabulary, mean = sum / count;
-        return new Divergence(rows, klSum / rows, klMax, (double)same / rows, errorSum / count, errorMax, Math.Sqrt(Math.Max(0, (squares / count) - (mean * mean))), own.ToScore(), other.ToScore());
+        return sums.ToDivergence();
     }
+
+    /// <summary>Checks that two models' logits can be held against each other.</summary>
+    /// <exception cref="ArgumentException">The vocabularies are not the same; the text names the difference.</exception>
+    public static void RequireSameVocabulary(Model model, Model baseline)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(baseline);
+        int size = model.Config.VocabularySize;
+        if (baseline.Config.VocabularySize != size)
+        {
+            throw new ArgumentException($"the baseline's vocabulary has {baseline.Config.VocabularySize:N0} tokens, the model's {size:N0}: they cannot be compared");
+        }
+
+        for (int id = 0; id < size; id++)
+        {
+            // Makers rename control tokens between releases of a model, and give out unused ones; what is text must be the same.
+            if (IsText(model.Tokenizer.KindOf(id)) && IsText(baseline.Tokenizer.KindOf(id)) && !model.Tokenizer.TokenBytes(id).SequenceEqual(baseline.Tokenizer.TokenBytes(id)))
+            {
+                throw new ArgumentException($"token {id:N0} is '{baseline.Tokenizer.NameOf(id)}' in the baseline's vocabulary, and '{model.Tokenizer.NameOf(id)}' in the model's: they cannot be compared");
+            }
+        }
+    }
+
+    private static bool IsText(TokenKind kind) => kind is TokenKind.Normal or TokenKind.Byte or TokenKind.UserDefined;
 
     private static void RequireTwo(int count)
     {
         if (count < 2)
         {
             throw new ArgumentException($"the text has {count} token{(count == 1 ? "" : "s")}: two are needed at least, one to predict from and one to predict");
-        }
-    }
-
-    private static double LogSum(ReadOnlySpan<float> logits)
-    {
-        double most = double.NegativeInfinity, sum = 0;
-        foreach (float l in logits)
-        {
-            most = Math.Max(most, l);
-        }
-
-        foreach (float l in logits)
-        {
-            sum += Math.Exp(l - most);
-        }
-
-        return most + Math.Log(sum);
-    }
-
-    private static int ArgMax(ReadOnlySpan<float> logits)
-    {
-        int best = 0;
-        for (int i = 1; i < logits.Length; i++)
-        {
-            best = logits[i] > logits[best] ? i : best;
-        }
-
-        return best;
-    }
-
-    private struct Moments
-    {
-        private double _sum, _squares;
-        private long _count;
-
-        public void Add(double value)
-        {
-            _sum += value;
-            _squares += value * value;
-            _count++;
-        }
-
-        public readonly TextScore ToScore()
-        {
-            double mean = _sum / _count;
-            return new TextScore(_count, mean, _count > 1 ? Math.Sqrt(Math.Max(0, (_squares / _count) - (mean * mean)) / (_count - 1)) : 0);
         }
     }
 }

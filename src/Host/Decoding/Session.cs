@@ -177,6 +177,51 @@ public sealed class Session : IDisposable
         return all;
     }
 
+    /// <summary>
+    /// f32 logits [count, V] after the tokens from <paramref name="from"/> on, given all before them. What is common with what was computed before
+    /// stays, so that a text can be walked through piece by piece.
+    /// </summary>
+    /// <param name="tokens">The whole text: RoPE may depend on its length.</param>
+    /// <param name="from">The first token whose logits are wanted.</param>
+    /// <param name="count">How many, one at least.</param>
+    /// <param name="cancellation">Ends the work between two chunks.</param>
+    /// <exception cref="ContextFullException">The context cannot hold the tokens.</exception>
+    internal float[] Logits(ReadOnlySpan<int> tokens, int from, int count, CancellationToken cancellation)
+    {
+        CheckTokens(tokens);
+        if (tokens.Length > ContextLength)
+        {
+            throw new ContextFullException(tokens.Length, ContextLength);
+        }
+
+        using Turn turn = new(this);
+        int vocabulary = _model.Config.VocabularySize;
+        float[] all = new float[count * vocabulary];
+        KeepCommon(tokens, from);
+        for (int at = _computed.Count; at < from; at += ChunkSize)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            Advance(tokens.Slice(at, Math.Min(ChunkSize, from - at)), 0, tokens.Length);
+        }
+
+        int most = _transformer.MaxRows;
+        for (int at = 0; at < count; at += most)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            int rows = Math.Min(most, count - at);
+            _stream.Download(Advance(tokens.Slice(from + at, rows), rows, tokens.Length), all.AsSpan(at * vocabulary, rows * vocabulary));
+        }
+
+        return all;
+    }
+
+    /// <summary>Forgets what was computed: what comes next does not depend on it, not even in its rounding.</summary>
+    internal void Forget()
+    {
+        using Turn turn = new(this);
+        Rewind(0);
+    }
+
     /// <summary>f32 logits [V] behind the last token, computed as a generation does: what is common with the tokens before stays.</summary>
     internal float[] NextLogits(ReadOnlySpan<int> tokens)
     {
@@ -260,8 +305,23 @@ public sealed class Session : IDisposable
     // Keeps what is common with what was computed, computes the rest in chunks, and returns the last token's logits [1, V].
     private Tensor CatchUp(ReadOnlySpan<int> tokens, CancellationToken cancellation)
     {
+        KeepCommon(tokens, tokens.Length - 1);
+        Tensor logits = default;
+        for (int at = _computed.Count; at < tokens.Length; at += ChunkSize)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            int count = Math.Min(ChunkSize, tokens.Length - at);
+            logits = Advance(tokens.Slice(at, count), at + count == tokens.Length ? 1 : 0, tokens.Length);
+        }
+
+        return logits;
+    }
+
+    // Leaves of what was computed at most `most` tokens: those with which these begin.
+    private void KeepCommon(ReadOnlySpan<int> tokens, int most)
+    {
         int common = 0;
-        while (common < Math.Min(tokens.Length - 1, _computed.Count) && tokens[common] == _computed[common])
+        while (common < Math.Min(most, _computed.Count) && tokens[common] == _computed[common])
         {
             common++;
         }
@@ -274,15 +334,6 @@ public sealed class Session : IDisposable
 
         _keysFor = tokens.Length;
         Rewind(common);
-        Tensor logits = default;
-        for (int at = common; at < tokens.Length; at += ChunkSize)
-        {
-            cancellation.ThrowIfCancellationRequested();
-            int count = Math.Min(ChunkSize, tokens.Length - at);
-            logits = Advance(tokens.Slice(at, count), at + count == tokens.Length ? 1 : 0, tokens.Length);
-        }
-
-        return logits;
     }
 
     private void Rewind(int length)

@@ -5,7 +5,7 @@
     train.py draft  CORPUS OUT --by logits|text [--steps N]
 
 A draft learns the target's logits on the corpus (white box), or only texts that the target wrote itself (black box; they are made first, OUT/texts).
-OUT/NAME.pt is the state (written every 100 steps), OUT/NAME.jsonl the settings and the loss curve, OUT/NAME.svg its plot, OUT/NAME/ the finished
+OUT/NAME.pt is the state (written every 200 steps), OUT/NAME.jsonl the settings and the loss curve, OUT/NAME.svg its plot, OUT/NAME/ the finished
 Hugging Face folder. NAME is target, draft-logits or draft-text."""
 import argparse
 import json
@@ -29,46 +29,23 @@ if __name__ == "__main__" and not KEEP_MEMORY.keys() <= os.environ.keys():
 import model as llama
 from plot import plot
 
-BATCH = 8192  # tokens a step
+BATCH = 4096  # tokens a step
+RATE = 2e-3
 EXITS = {6: (1, 2, 3, 4, 5)}  # layers after which a target of so many layers learns to predict too
 EXIT_WEIGHT = 0.3
 LONG_FROM = 0.9  # the last tenth of the steps takes rows of 1,024
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum, made orthogonal by Newton and Schulz's iteration (Jordan et al., 2024: "Muon"); for matrices of hidden layers."""
-
-    def __init__(self, parameters, lr, momentum=0.95, decay=0.01):
-        super().__init__(parameters, dict(lr=lr, momentum=momentum, decay=decay))
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            for p in group["params"]:
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                m = state["momentum"].mul_(group["momentum"]).add_(p.grad)
-                x = p.grad.add(m, alpha=group["momentum"])
-                wide = x.shape[0] <= x.shape[1]
-                x = (x if wide else x.T).bfloat16()
-                x = x / (x.norm() + 1e-7)
-                for _ in range(5):
-                    a = x @ x.T
-                    x = 3.4445 * x + (-4.7750 * a + 2.0315 * (a @ a)) @ x
-                x = (x if wide else x.T).float()
-                p.mul_(1 - group["lr"] * group["decay"]).add_(x, alpha=-group["lr"] * max(1, p.shape[0] / p.shape[1]) ** 0.5)
-
-
-def optimizers(model):
+def optimizer_of(model):
+    """AdamW; embeddings and norms do not decay."""
     matrices = [p for layer in model.layers for p in layer.parameters() if p.ndim == 2]
-    norms = [p for p in model.parameters() if p.ndim == 1]
-    return [Muon(matrices, lr=0.02), torch.optim.AdamW([{"params": [model.embedding], "lr": 0.004}, {"params": norms, "lr": 0.004}], betas=(0.9, 0.95), weight_decay=0.0)]
+    rest = [model.embedding, *(p for p in model.parameters() if p.ndim == 1)]
+    return torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], lr=RATE, betas=(0.9, 0.95))
 
 
 def schedule(step, steps):
-    """Warm up, stay, and go down over the last half."""
-    return min(1.0, (step + 1) / 100, max(0.0, (steps - step) / (0.5 * steps)))
+    """Warm up, stay, and go down to nothing over the last 55%."""
+    return min(1.0, (step + 1) / 150, (steps - step) / (0.55 * steps))
 
 
 class Rows:
@@ -205,7 +182,7 @@ def main():
     parser.add_argument("--by", choices=("logits", "text"), help="what a draft learns")
     parser.add_argument("--texts", type=int, default=20000, help="conversations that the target writes for --by text")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=5200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stop-at", type=int, help="leave after this step, as if interrupted")
     options = parser.parse_args()
@@ -225,14 +202,12 @@ def main():
     rows = Rows(options.corpus, options.steps)
     model = llama.Llama(llama.TARGET if options.what == "target" else llama.DRAFT, options.seed, device)
     teacher = llama.load_folder(os.path.join(options.out, "target"), device) if options.by == "logits" else None
-    both = optimizers(model)
-    rates = [[g["lr"] for g in o.param_groups] for o in both]
+    optimizer = optimizer_of(model)
     done, seconds = 0, 0.0
     if os.path.exists(path):
         state = torch.load(path, map_location=device)
         model.load_state_dict(state["model"])
-        for o, s in zip(both, state["optimizers"]):
-            o.load_state_dict(s)
+        optimizer.load_state_dict(state["optimizer"])
         done, seconds = state["step"], state["seconds"]
         with open(log_path) as f:
             kept = [line for line in f if json.loads(line).get("step", 0) <= done]
@@ -242,27 +217,24 @@ def main():
     else:
         with open(log_path, "w") as f:
             f.write(json.dumps({"name": name, "config": vars(model.config), "parameters": sum(p.numel() for p in model.parameters()), "steps": options.steps, "batch": BATCH,
-                                "seed": options.seed, "exit_weight": EXIT_WEIGHT, "long_from": LONG_FROM, "rates": rates, "torch": torch.__version__, "device": device,
+                                "seed": options.seed, "exit_weight": EXIT_WEIGHT, "long_from": LONG_FROM, "rate": RATE, "torch": torch.__version__, "device": device,
                                 "threads": torch.get_num_threads()}) + "\n")
-    sums, count, begun = {}, 0, time.time() - seconds
+    sums, begun = {}, time.time() - seconds
     log = open(log_path, "a")
     for step in range(done, options.steps):
-        for o, r in zip(both, rates):
-            for g, lr in zip(o.param_groups, r):
-                g["lr"] = lr * schedule(step, options.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * schedule(step, options.steps)
         ids, mask = (x.to(device) for x in rows.batch(step))
         total, shown = logits_loss(model, teacher, ids, mask) if teacher else target_loss(model, ids, mask, step)
         total.backward()
-        torch.nn.utils.clip_grad_norm_([model.embedding], 1.0)
-        for o in both:
-            o.step()
-            o.zero_grad()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         for k, v in shown.items():
             s = sums.setdefault(k, [0.0, 0])
             s[0], s[1] = s[0] + float(v), s[1] + 1
-        count += 1
         last = step + 1 in (options.steps, options.stop_at)
-        if (step + 1) % 20 == 0 or last:
+        if (step + 1) % 40 == 0 or last:
             means = {k: round(s / n, 5) for k, (s, n) in sums.items()}
             if not math.isfinite(means["loss"]):
                 raise SystemExit(f"{name}: the loss is {means['loss']} at step {step + 1}")
@@ -272,9 +244,9 @@ def main():
             left = elapsed / (step + 1) * (options.steps - step - 1)
             print(f"{name}: step {step + 1:,} of {options.steps:,}, {' '.join(f'{k} {v:.4f}' for k, v in means.items() if not k.startswith('exit'))}, "
                   f"{(step + 1) * BATCH / elapsed:,.0f} tokens/s, {left / 60:.0f} min left", file=sys.stderr, flush=True)
-            sums, count = {}, 0
-        if (step + 1) % 100 == 0 or last:
-            torch.save({"model": model.state_dict(), "optimizers": [o.state_dict() for o in both], "step": step + 1, "seconds": time.time() - begun}, path + ".part")
+            sums = {}
+        if (step + 1) % 200 == 0 or last:
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": time.time() - begun}, path + ".part")
             os.replace(path + ".part", path)
         if step + 1 == options.stop_at:
             return

@@ -168,6 +168,9 @@ symbols_check() {  # no global symbol but sl_*, none defined twice
   other=$(nm -D --defined-only "$artifacts/native/release/libsluice.so" | awk '{print $3}' | sed 's/@.*//' | grep -v '^sl_' || true)
   if [[ -z $other ]]; then echo "1 passed, 0 failed, 0 skipped"; else echo "exported, and should not be: $other"; echo "0 passed, 1 failed, 0 skipped"; fi
 }
+corpus_check() {  # what the shipped model was trained on and is measured with
+  if have python3; then python3 -B tools/demo-model/check.py; else echo "python3 is not here"; echo "0 passed, 0 failed, 1 skipped"; fi
+}
 native_suites() {  # native_suites PRESET: every native test that the preset built
   local test
   for test in "$artifacts/native/$1"/tests/*_test "$artifacts/native/$1"/simt/tests/simt_*tests; do
@@ -252,6 +255,7 @@ case $verb in
     console
     suite bindings bindings_check
     suite symbols symbols_check
+    suite demo-model corpus_check
     native_suites release
     suite tests "$artifacts/dotnet/bin/Sluice.Tests/release/Sluice.Tests" -parallel all -noLogo
     totals

@@ -12,8 +12,6 @@ import os
 import random
 import sys
 
-import numpy as np
-
 import bpe
 import skills
 import stories
@@ -105,6 +103,8 @@ def ids_of(tokenizer, parts):
 
 def pack(rng, documents, length, rows):
     """Rows of whole documents, each put into the fullest open row that has room; a row ends with end-of-text, which is not trained on."""
+    import numpy as np
+
     ids, mask = np.zeros((rows, length), np.uint16), np.zeros((rows, length), np.uint8)
     done, open_rows = 0, []
     for i, m in documents:
@@ -162,6 +162,8 @@ def held_out(seed, each):
 
 
 def main():
+    import numpy as np  # here and where rows are made: check.py wants the conversations alone
+
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out")
     parser.add_argument("--rows", type=int, default=120000, help="of 256 tokens; a ninth as many tokens again come in rows of 1,024")

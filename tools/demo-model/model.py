@@ -50,20 +50,24 @@ class Llama(torch.nn.Module):
         self.config = c = config
         g = torch.Generator().manual_seed(seed)
 
-        def matrix(rows, cols, scale=1.0):
-            return torch.nn.Parameter((torch.randn(rows, cols, generator=g) * scale * cols ** -0.5).to(device))
+        def matrix(rows, cols):
+            return torch.nn.Parameter((torch.randn(rows, cols, generator=g) * cols ** -0.5).to(device))
+
+        def zeros(rows, cols):
+            return torch.nn.Parameter(torch.zeros(rows, cols, device=device))
 
         def ones():
             return torch.nn.Parameter(torch.ones(c.hidden, device=device))
 
-        self.embedding = torch.nn.Parameter((torch.randn(c.vocabulary, c.hidden, generator=g) * 0.02).to(device))
-        q, kv, back = c.heads * c.head_dim, c.kv_heads * c.head_dim, (2 * c.layers) ** -0.5
+        self.embedding = torch.nn.Parameter((torch.randn(c.vocabulary, c.hidden, generator=g) * 0.06).to(device))
+        q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+        # Blocks begin as nothing, so that the first that is learned to look at is the tokens themselves.
         self.layers = torch.nn.ModuleList()
         for _ in range(c.layers):
             layer = torch.nn.Module()
             layer.attention_norm, layer.ffn_norm = ones(), ones()
-            layer.q, layer.k, layer.v, layer.o = matrix(q, c.hidden), matrix(kv, c.hidden), matrix(kv, c.hidden), matrix(c.hidden, q, back)
-            layer.gate, layer.up, layer.down = matrix(c.ffn, c.hidden), matrix(c.ffn, c.hidden), matrix(c.hidden, c.ffn, back)
+            layer.q, layer.k, layer.v, layer.o = matrix(q, c.hidden), matrix(kv, c.hidden), matrix(kv, c.hidden), zeros(c.hidden, q)
+            layer.gate, layer.up, layer.down = matrix(c.ffn, c.hidden), matrix(c.ffn, c.hidden), zeros(c.hidden, c.ffn)
             self.layers.append(layer)
         self.norm = ones()
         angles = torch.outer(torch.arange(c.context).double(), c.theta ** (-torch.arange(0, c.head_dim, 2).double() / c.head_dim))

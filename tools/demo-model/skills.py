@@ -1,7 +1,7 @@
 """Arithmetic, sorting, counting and records: each function makes one exchange, a pair of texts (or three, with the system's).
 
 `held` asks for an exchange from the combinations that training never sees; the others are made from the rest."""
-from words import (CITIES, COLORS, DAYS, EVENTS, GOODS, JOBS, LIST_WORDS, NAMES, PETS, FOODS, article, kept_out, plural)
+from words import CITIES, COLORS, DAYS, EVENTS, FOODS, GOODS, JOBS, LIST_WORDS, NAMES, PETS, article, kept_out, plural
 
 MARK = "Answer: "
 

@@ -29,8 +29,8 @@ if __name__ == "__main__" and not KEEP_MEMORY.keys() <= os.environ.keys():
 import model as llama
 from plot import plot
 
-BATCH = 4096  # tokens a step
-RATE = 2e-3
+BATCH = 2048  # tokens a step
+RATE = 8e-4
 EXITS = {6: (1, 2, 3, 4, 5)}  # layers after which a target of so many layers learns to predict too
 EXIT_WEIGHT = 0.3
 LONG_FROM = 0.9  # the last tenth of the steps takes rows of 1,024
@@ -45,7 +45,7 @@ def optimizer_of(model):
 
 def schedule(step, steps):
     """Warm up, stay, and go down to nothing over the last 55%."""
-    return min(1.0, (step + 1) / 150, (steps - step) / (0.55 * steps))
+    return min(1.0, (step + 1) / 100, (steps - step) / (0.55 * steps))
 
 
 class Rows:
@@ -182,7 +182,7 @@ def main():
     parser.add_argument("--by", choices=("logits", "text"), help="what a draft learns")
     parser.add_argument("--texts", type=int, default=20000, help="conversations that the target writes for --by text")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--steps", type=int, default=5200)
+    parser.add_argument("--steps", type=int, default=7200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stop-at", type=int, help="leave after this step, as if interrupted")
     options = parser.parse_args()
@@ -234,7 +234,7 @@ def main():
             s = sums.setdefault(k, [0.0, 0])
             s[0], s[1] = s[0] + float(v), s[1] + 1
         last = step + 1 in (options.steps, options.stop_at)
-        if (step + 1) % 40 == 0 or last:
+        if (step + 1) % 50 == 0 or last:
             means = {k: round(s / n, 5) for k, (s, n) in sums.items()}
             if not math.isfinite(means["loss"]):
                 raise SystemExit(f"{name}: the loss is {means['loss']} at step {step + 1}")

@@ -17,6 +17,7 @@ import skills
 import stories
 
 VOCABULARY, ROW, LONG = 2048, 256, 1024
+REPLY, TOLD = 1, 2  # in masks: what the assistant says; a story that the user tells
 SYSTEMS = ("You are a helpful assistant.", "You tell short stories.", "Answer briefly.", "You are a friendly helper.", "You are good with numbers.")
 
 
@@ -88,16 +89,16 @@ def long_conversation(rng):
 
 
 def ids_of(tokenizer, parts):
-    """Token ids of a document and a mask of those that are trained on: what the assistant says, and stories wherever they stand."""
+    """Token ids of a document, and a mask that tells REPLY and TOLD from what is not trained on."""
     ids, mask = [bpe.END_OF_TEXT], [0]
     for text, role, trained in parts:
         content = tokenizer.encode(text)
         if role is None:
             ids += [*content, bpe.END_OF_TEXT]
-            mask += [1] * (len(content) + 1)
+            mask += [REPLY] * (len(content) + 1)
         else:
             ids += [getattr(bpe, role.upper()), *content, bpe.END]
-            mask += [0, *[int(trained)] * len(content), int(role == "assistant")]
+            mask += [0, *[REPLY if role == "assistant" else TOLD if trained else 0] * len(content), REPLY if role == "assistant" else 0]
     return ids, mask
 
 
@@ -194,7 +195,7 @@ def main():
         ids, mask = (np.concatenate(x) for x in zip(*parts))
         np.save(os.path.join(options.out, f"{name}.npy"), ids)
         np.save(os.path.join(options.out, f"{name}-mask.npy"), mask)
-        print(f": {ids.size:,} tokens, {np.mean(ids != 0):.0%} used, {mask.mean():.0%} trained on", file=sys.stderr)
+        print(f": {ids.size:,} tokens, {np.mean(ids != 0):.0%} used, {np.mean(mask == REPLY):.0%} replies, {np.mean(mask == TOLD):.0%} stories that users tell", file=sys.stderr)
 
 
 if __name__ == "__main__":

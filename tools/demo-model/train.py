@@ -33,6 +33,7 @@ BATCH = 2048  # tokens a step
 RATE = 8e-4
 EXITS = {6: (1, 2, 3, 4, 5)}  # layers after which a target of so many layers learns to predict too
 EXIT_WEIGHT = 0.3
+TOLD_UNTIL = 0.25  # so far along, stories that users tell are trained on too: language first, then what is answered
 LONG_FROM = 0.9  # the last tenth of the steps takes rows of 1,024
 
 
@@ -55,6 +56,7 @@ class Rows:
         self.short, self.long = ([np.load(os.path.join(corpus, f"{n}{end}.npy"), mmap_mode="r") for end in ("", "-mask")] if os.path.exists(os.path.join(corpus, f"{n}.npy")) else None
                                  for n in ("rows", "long"))
         self.from_step = int(LONG_FROM * steps) if self.long else steps
+        self.told_until = int(TOLD_UNTIL * steps)
         self.orders = {}
 
     def batch(self, step):
@@ -66,7 +68,10 @@ class Rows:
         if (long, epoch) not in self.orders:
             self.orders = {(long, epoch): np.random.default_rng((int(long), epoch)).permutation(len(ids))}
         chosen = np.sort(self.orders[long, epoch][at:at + count])
-        return torch.from_numpy(ids[chosen].astype(np.int64)), torch.from_numpy(mask[chosen].astype(bool))
+        wanted = mask[chosen] == conversations.REPLY
+        if step < self.told_until:
+            wanted |= mask[chosen] == conversations.TOLD
+        return torch.from_numpy(ids[chosen].astype(np.int64)), torch.from_numpy(wanted)
 
 
 def predicted(ids, mask):
@@ -180,14 +185,15 @@ def main():
     parser.add_argument("corpus")
     parser.add_argument("out")
     parser.add_argument("--by", choices=("logits", "text"), help="what a draft learns")
-    parser.add_argument("--texts", type=int, default=20000, help="conversations that the target writes for --by text")
+    parser.add_argument("--texts", type=int, default=12000, help="conversations that the target writes for --by text")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--steps", type=int, default=7200)
+    parser.add_argument("--steps", type=int, help="7,200 for the target, 3,000 for a draft")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stop-at", type=int, help="leave after this step, as if interrupted")
     options = parser.parse_args()
     if (options.what == "draft") != (options.by is not None):
         parser.error("--by goes with draft")
+    options.steps = options.steps or (7200 if options.what == "target" else 3000)
     name = options.what if options.what == "target" else f"draft-{options.by}"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(options.threads)
@@ -217,7 +223,7 @@ def main():
     else:
         with open(log_path, "w") as f:
             f.write(json.dumps({"name": name, "config": vars(model.config), "parameters": sum(p.numel() for p in model.parameters()), "steps": options.steps, "batch": BATCH,
-                                "seed": options.seed, "exit_weight": EXIT_WEIGHT, "long_from": LONG_FROM, "rate": RATE, "torch": torch.__version__, "device": device,
+                                "seed": options.seed, "exit_weight": EXIT_WEIGHT, "told_until": TOLD_UNTIL, "long_from": LONG_FROM, "rate": RATE, "torch": torch.__version__, "device": device,
                                 "threads": torch.get_num_threads()}) + "\n")
     sums, begun = {}, time.time() - seconds
     log = open(log_path, "a")

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 
 import bpe
 
-TEMPLATE = ("{{- bos_token }}{%- for message in messages %}{{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{%- endfor %}"
-            "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}")
+# Marks are written out: a role is data, and what comes from data is no control token.
+TEMPLATE = ("{{- bos_token }}{%- for message in messages %}{%- if message['role'] == 'system' %}{{- '<|system|>' }}{%- elif message['role'] == 'user' %}{{- '<|user|>' }}"
+            "{%- elif message['role'] == 'assistant' %}{{- '<|assistant|>' }}{%- else %}{{- raise_exception('roles are system, user and assistant, not ' + message['role']) }}{%- endif %}"
+            "{{- message['content'] }}{{- '<|end|>' }}{%- endfor %}{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}")
 
 
 @dataclasses.dataclass

@@ -7,7 +7,8 @@ COLORS = {"loss": "#1b6ca8", "kl": "#b3541e"}
 
 def plot(log_path, out):
     with open(log_path) as f:
-        settings, *points = map(json.loads, f)
+        lines = list(map(json.loads, f))
+    settings, points = [x for x in lines if "steps" in x][-1], [x for x in lines if "step" in x]
     kinds = [k for k in points[-1] if k not in ("step", "seconds")] + [k for p in points[-20:] for k in p if k.startswith("exit")]
     kinds = sorted(set(kinds), key=lambda k: (k.startswith("exit"), k))
     values = [p[k] for p in points for k in kinds if k in p]

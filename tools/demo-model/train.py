@@ -12,11 +12,13 @@ import json
 import math
 import os
 import random
+import subprocess
 import sys
 import time
 
 import numpy as np
 import torch
+import torch.distributed as distributed
 import torch.nn.functional as F
 
 import bpe
@@ -33,7 +35,10 @@ BATCH = 2048  # tokens a step
 RATE = 8e-4
 EXITS = {6: (1, 2, 3, 4, 5)}  # layers after which a target of so many layers learns to predict too
 EXIT_WEIGHT = 0.3
-TOLD_UNTIL = 0.25  # so far along, stories that users tell are trained on too: language first, then what is answered
+TOLD_UNTIL = 2400  # before this step of the target stories that users tell are trained on too: language first, then what is answered
+# In these steps of the target half of a batch is random tokens, said twice: what teaches it to look back and copy any token. Without them
+# no name of a prompt was ever found again (1 in 60 after 4,000 steps); 400 such steps changed that.
+REPEATS = range(4800, 5400)
 LONG_FROM = 0.9  # the last tenth of the steps takes rows of 1,024
 
 
@@ -56,7 +61,6 @@ class Rows:
         self.short, self.long = ([np.load(os.path.join(corpus, f"{n}{end}.npy"), mmap_mode="r") for end in ("", "-mask")] if os.path.exists(os.path.join(corpus, f"{n}.npy")) else None
                                  for n in ("rows", "long"))
         self.from_step = int(LONG_FROM * steps) if self.long else steps
-        self.told_until = int(TOLD_UNTIL * steps)
         self.orders = {}
 
     def batch(self, step):
@@ -69,9 +73,27 @@ class Rows:
             self.orders = {(long, epoch): np.random.default_rng((int(long), epoch)).permutation(len(ids))}
         chosen = np.sort(self.orders[long, epoch][at:at + count])
         wanted = mask[chosen] == conversations.REPLY
-        if step < self.told_until:
+        if self.long and step < TOLD_UNTIL:
             wanted |= mask[chosen] == conversations.TOLD
-        return torch.from_numpy(ids[chosen].astype(np.int64)), torch.from_numpy(wanted)
+        ids = ids[chosen].astype(np.int64)
+        if self.long and step in REPEATS:
+            for row in range(0, len(ids), 2):
+                ids[row], wanted[row] = repeats(step * BATCH + row)
+        return torch.from_numpy(ids), torch.from_numpy(wanted)
+
+
+def repeats(seed):
+    """A row of conversations in which the assistant says 3 to 16 random tokens again, and what is trained on."""
+    rng = np.random.default_rng(seed)
+    ids, wanted, at = np.zeros(conversations.ROW, np.int64), np.zeros(conversations.ROW, bool), 0
+    while True:
+        said = rng.integers(len(bpe.SPECIALS), conversations.VOCABULARY, rng.integers(3, 17))
+        one = [bpe.END_OF_TEXT, bpe.USER, *said, bpe.END, bpe.ASSISTANT, *said, bpe.END]
+        if at + len(one) > len(ids):
+            return ids, wanted
+        ids[at:at + len(one)] = one
+        wanted[at + len(said) + 4:at + len(one)] = True
+        at += len(one)
 
 
 def predicted(ids, mask):
@@ -125,6 +147,18 @@ def logits_loss(model, teacher, ids, mask):
     own = F.log_softmax(model.logits(model.hidden(ids)[0].flatten(0, 1)[places]).float(), -1)
     kl = F.kl_div(own, truth, log_target=True, reduction="batchmean")
     return kl, {"kl": kl, "loss": F.nll_loss(own.detach(), wanted)}
+
+
+def share(model, shown, workers):
+    """The mean over all workers of gradients and of what is shown."""
+    parts = [p.grad for p in model.parameters()] + [v.detach().reshape(1) for v in shown.values()]
+    flat = torch.cat([p.flatten() for p in parts])
+    distributed.all_reduce(flat)
+    flat /= workers
+    for p, mean in zip(parts, flat.split([p.numel() for p in parts])):
+        p.copy_(mean.view_as(p))
+    for k, mean in zip(shown, flat[-len(shown):]):
+        shown[k] = mean
 
 
 def write_texts(target, tokenizer, out, documents, seed):
@@ -186,7 +220,9 @@ def main():
     parser.add_argument("out")
     parser.add_argument("--by", choices=("logits", "text"), help="what a draft learns")
     parser.add_argument("--texts", type=int, default=12000, help="conversations that the target writes for --by text")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, help="all that the machine has, shared by the workers")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share a batch: on a CPU faster than threads")
+    parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, help="7,200 for the target, 3,000 for a draft")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stop-at", type=int, help="leave after this step, as if interrupted")
@@ -196,7 +232,14 @@ def main():
     options.steps = options.steps or (7200 if options.what == "target" else 3000)
     name = options.what if options.what == "target" else f"draft-{options.by}"
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads or max(1, os.cpu_count() // options.workers))
+    followers = []
+    if options.workers > 1:
+        if options.rank == 0:
+            followers = [subprocess.Popen([sys.executable, *sys.argv, "--rank", str(r)]) for r in range(1, options.workers)]
+        meeting = os.path.abspath(os.path.join(options.out, f"{name}.meeting.{os.getpid() if options.rank == 0 else os.getppid()}"))
+        os.makedirs(options.out, exist_ok=True)
+        distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=options.rank, world_size=options.workers)
     os.makedirs(options.out, exist_ok=True)
     path, log_path = (os.path.join(options.out, f"{name}.{end}") for end in ("pt", "jsonl"))
     tokenizer = bpe.Tokenizer.load(os.path.join(options.corpus, "tokenizer.json"))
@@ -209,54 +252,65 @@ def main():
     model = llama.Llama(llama.TARGET if options.what == "target" else llama.DRAFT, options.seed, device)
     teacher = llama.load_folder(os.path.join(options.out, "target"), device) if options.by == "logits" else None
     optimizer = optimizer_of(model)
-    done, seconds = 0, 0.0
+    done, seconds, lines = 0, 0.0, []
     if os.path.exists(path):
         state = torch.load(path, map_location=device)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done, seconds = state["step"], state["seconds"]
         with open(log_path) as f:
-            kept = [line for line in f if json.loads(line).get("step", 0) <= done]
-        with open(log_path, "w") as f:
-            f.writelines(kept)
-        print(f"{name}: goes on at step {done:,}", file=sys.stderr)
-    else:
-        with open(log_path, "w") as f:
-            f.write(json.dumps({"name": name, "config": vars(model.config), "parameters": sum(p.numel() for p in model.parameters()), "steps": options.steps, "batch": BATCH,
-                                "seed": options.seed, "exit_weight": EXIT_WEIGHT, "told_until": TOLD_UNTIL, "long_from": LONG_FROM, "rate": RATE, "torch": torch.__version__, "device": device,
-                                "threads": torch.get_num_threads()}) + "\n")
-    sums, begun = {}, time.time() - seconds
-    log = open(log_path, "a")
+            lines = [line for line in f if json.loads(line).get("step", 0) <= done]
+    settings = {"name": name, "config": vars(model.config), "parameters": sum(p.numel() for p in model.parameters()), "steps": options.steps, "batch": BATCH, "seed": options.seed,
+                "exit_weight": EXIT_WEIGHT, "told_until": TOLD_UNTIL, "repeats": [REPEATS.start, REPEATS.stop], "long_from": LONG_FROM, "rate": RATE, "torch": torch.__version__,
+                "device": device, "threads": torch.get_num_threads(), "workers": options.workers}
+    leads = options.rank == 0
+    log = None
+    if leads:
+        # A run that goes on tells of both parts' settings.
+        log = open(log_path, "w")
+        log.writelines(lines)
+        log.write(json.dumps({**settings, "from": done} if lines else settings) + "\n")
+        print(f"{name}: begins at step {done:,}", file=sys.stderr)
+    sums, begun = {}, time.time()
     for step in range(done, options.steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * schedule(step, options.steps)
-        ids, mask = (x.to(device) for x in rows.batch(step))
+        ids, mask = (x[options.rank::options.workers].to(device) for x in rows.batch(step))
         total, shown = logits_loss(model, teacher, ids, mask) if teacher else target_loss(model, ids, mask, step)
         total.backward()
+        if options.workers > 1:
+            share(model, shown, options.workers)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        for k, v in shown.items():
-            s = sums.setdefault(k, [0.0, 0])
-            s[0], s[1] = s[0] + float(v), s[1] + 1
         last = step + 1 in (options.steps, options.stop_at)
-        if (step + 1) % 50 == 0 or last:
+        if leads:
+            for k, v in shown.items():
+                s = sums.setdefault(k, [0.0, 0])
+                s[0], s[1] = s[0] + float(v), s[1] + 1
+        if leads and ((step + 1) % 50 == 0 or last):
             means = {k: round(s / n, 5) for k, (s, n) in sums.items()}
             if not math.isfinite(means["loss"]):
                 raise SystemExit(f"{name}: the loss is {means['loss']} at step {step + 1}")
             elapsed = time.time() - begun
-            log.write(json.dumps({"step": step + 1, "seconds": round(elapsed, 1), **means}) + "\n")
+            log.write(json.dumps({"step": step + 1, "seconds": round(seconds + elapsed, 1), **means}) + "\n")
             log.flush()
-            left = elapsed / (step + 1) * (options.steps - step - 1)
+            rate = (step + 1 - done) / elapsed
             print(f"{name}: step {step + 1:,} of {options.steps:,}, {' '.join(f'{k} {v:.4f}' for k, v in means.items() if not k.startswith('exit'))}, "
-                  f"{(step + 1) * BATCH / elapsed:,.0f} tokens/s, {left / 60:.0f} min left", file=sys.stderr, flush=True)
+                  f"{rate * BATCH:,.0f} tokens/s, {(options.steps - step - 1) / rate / 60:.0f} min left", file=sys.stderr, flush=True)
             sums = {}
-        if (step + 1) % 200 == 0 or last:
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": time.time() - begun}, path + ".part")
+        if leads and ((step + 1) % 200 == 0 or last):
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": seconds + time.time() - begun}, path + ".part")
             os.replace(path + ".part", path)
         if step + 1 == options.stop_at:
-            return
+            break
+    if not leads:
+        return
     log.close()
+    for f in followers:
+        f.wait()
+    if step + 1 < options.steps:
+        return
     extra = {"early_exit_layers": list(EXITS[model.config.layers])} if model.config.layers in EXITS else {}
     llama.save_folder(model, tokenizer, os.path.join(options.out, name), extra)
     plot(log_path, os.path.join(options.out, f"{name}.svg"))

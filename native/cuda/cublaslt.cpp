@@ -55,47 +55,37 @@ struct calls {
 };
 
 #if defined(_WIN32)
-void* open_library() {
-  for (const char* name : {"cublasLt64_13.dll", "cublasLt64_12.dll", "cublasLt64_11.dll"})
-    if (HMODULE m = LoadLibraryA(name)) return reinterpret_cast<void*>(m);
-  return nullptr;
-}
+constexpr const char* names[] = {"cublasLt64_13.dll", "cublasLt64_12.dll", "cublasLt64_11.dll"};
+void* open_library(const char* name) { return reinterpret_cast<void*>(LoadLibraryA(name)); }
 void* symbol(void* library, const char* name) { return reinterpret_cast<void*>(GetProcAddress(reinterpret_cast<HMODULE>(library), name)); }
 #else
-void* open_library() {
-  for (const char* name : {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"})
-    if (void* l = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return l;
-  return nullptr;
-}
+constexpr const char* names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"};
+void* open_library(const char* name) { return dlopen(name, RTLD_NOW | RTLD_LOCAL); }
 void* symbol(void* library, const char* name) { return dlsym(library, name); }
 #endif
 
-// All of the calls, or null. The library stays loaded.
-const calls* load() {
-  static const calls* const loaded = []() -> const calls* {
-    static calls c;
-    void* l = open_library();
-    if (!l) return nullptr;
-    bool all = true;
-    const auto look_up = [&](auto& call, const char* name) {
-      call = reinterpret_cast<std::decay_t<decltype(call)>>(symbol(l, name));
-      all = all && call != nullptr;
-    };
-    look_up(c.create, "cublasLtCreate");
-    look_up(c.destroy, "cublasLtDestroy");
-    look_up(c.layout_create, "cublasLtMatrixLayoutCreate");
-    look_up(c.layout_destroy, "cublasLtMatrixLayoutDestroy");
-    look_up(c.desc_create, "cublasLtMatmulDescCreate");
-    look_up(c.desc_destroy, "cublasLtMatmulDescDestroy");
-    look_up(c.desc_set, "cublasLtMatmulDescSetAttribute");
-    look_up(c.preference_create, "cublasLtMatmulPreferenceCreate");
-    look_up(c.preference_destroy, "cublasLtMatmulPreferenceDestroy");
-    look_up(c.preference_set, "cublasLtMatmulPreferenceSetAttribute");
-    look_up(c.get_heuristic, "cublasLtMatmulAlgoGetHeuristic");
-    look_up(c.matmul, "cublasLtMatmul");
-    return all ? &c : nullptr;
-  }();
-  return loaded;
+// Whether the library is here with all of the calls. It stays loaded.
+bool load(const char* name, calls& c) {
+  void* l = open_library(name);
+  if (!l) return false;
+  bool all = true;
+  const auto look_up = [&](auto& call, const char* of) {
+    call = reinterpret_cast<std::decay_t<decltype(call)>>(symbol(l, of));
+    all = all && call != nullptr;
+  };
+  look_up(c.create, "cublasLtCreate");
+  look_up(c.destroy, "cublasLtDestroy");
+  look_up(c.layout_create, "cublasLtMatrixLayoutCreate");
+  look_up(c.layout_destroy, "cublasLtMatrixLayoutDestroy");
+  look_up(c.desc_create, "cublasLtMatmulDescCreate");
+  look_up(c.desc_destroy, "cublasLtMatmulDescDestroy");
+  look_up(c.desc_set, "cublasLtMatmulDescSetAttribute");
+  look_up(c.preference_create, "cublasLtMatmulPreferenceCreate");
+  look_up(c.preference_destroy, "cublasLtMatmulPreferenceDestroy");
+  look_up(c.preference_set, "cublasLtMatmulPreferenceSetAttribute");
+  look_up(c.get_heuristic, "cublasLtMatmulAlgoGetHeuristic");
+  look_up(c.matmul, "cublasLtMatmul");
+  return all;
 }
 
 int data_type(sl_dtype d) { return d == SL_DTYPE_F32 ? 0 : d == SL_DTYPE_F16 ? 2 : 14; }  // cudaDataType
@@ -169,7 +159,7 @@ class cublaslt final : public matrix_library {
  private:
   using key = std::tuple<sl_dtype, sl_dtype, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
   static constexpr size_t most_plans = 1024;  // prompts have any length
-  const calls& lt_;
+  const calls lt_;
   handle handle_;
   std::mutex mutex_;
   std::map<key, product_plan> plans_;
@@ -180,10 +170,13 @@ class cublaslt final : public matrix_library {
 std::unique_ptr<matrix_library> open_matrix_library() {
   const char* wanted = std::getenv("SLUICE_CUBLASLT");
   if (wanted && wanted[0] == '0') return nullptr;
-  const calls* lt = load();
-  handle h = nullptr;
-  if (!lt || lt->create(&h) != 0) return nullptr;
-  return std::make_unique<cublaslt>(*lt, h);
+  // The newest first: it may want a newer driver than is here, which its create tells.
+  for (const char* name : names) {
+    calls lt{};
+    handle h = nullptr;
+    if (load(name, lt) && lt.create(&h) == 0) return std::make_unique<cublaslt>(lt, h);
+  }
+  return nullptr;
 }
 
 }  // namespace SL_BACKEND_NS

@@ -22,6 +22,8 @@ public static partial class AttentionCases
         new("D 8 to 24", [20, 40], [50, 40], D: 8) { Dv = 24 },
         new("D 40 to 200", [33], [65], D: 40, H: 4, Hkv: 4) { Dv = 200 },
         new("many sequences, some empty", [3, 0, 1, 9, 0, 0, 2, 1, 1, 30, 0, 5, 1, 0, 8, 2, 1, 1, 0, 4], [3, 9, 40, 9, 0, 30, 7, 1, 20, 33, 5, 5, 64, 0, 65, 16, 17, 2, 0, 100], H: 3, Hkv: 1),
+        // In f32 48 KB of dynamic shared memory to the byte, and static arrays beside them.
+        new("D 160 to 184", [9], [40], D: 160, H: 2, Hkv: 1) { Dv = 184 },
     ];
 
     public static IEnumerable<OpCase> Tiles()

@@ -111,6 +111,20 @@ public sealed class CountsTests
         }
     }
 
+    // A kernel's name does not tell its tile: the number of its products does.
+    [Fact]
+    public void Linear_cases_run_every_tensor_core_tile()
+    {
+        using Device device = Open();
+        OpCase[] tiles = [.. KernelCases.All.Where(c => c.Op == "linear" && new LinearRoute(c).TensorCores).DistinctBy(c => new LinearRoute(c).Tile)];
+        Assert.Equal(3 * 2 * 4, tiles.Length);
+        foreach (OpCase c in tiles)
+        {
+            using OpRunner runner = new(device, c);
+            Assert.Equal((ulong)new LinearRoute(c).Products, CountedRun.Of(device, runner, c).Counters.Mma);
+        }
+    }
+
     internal static Device Open()
     {
         try

@@ -15,6 +15,9 @@ public static class KernelCases
 
     public static OpCase Get(string name) => ByName.Value[name];
 
+    // Types in turn, one further after every three: lists of sizes are multiples of three, and each size is to meet every type.
+    private static DType Turn(int turn) => Activations[(turn + (turn / 3)) % 3];
+
     // SLUICE_OPS names ops (commas between) where a run is cut into parts.
     private static IEnumerable<OpCase> Build()
     {
@@ -24,7 +27,7 @@ public static class KernelCases
 
     private static IEnumerable<OpCase> Everything() =>
     [
-        .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. ManyRows(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(),
+        .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. ManyRows(), .. LargeTiles(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(),
         .. AttentionCases.Appends(), .. AttentionCases.Copies(), .. AttentionCases.Attentions(), .. AttentionCases.Tiles(), .. AttentionCases.Cascades(),
         .. AttentionCases.CappedWindows(),
         .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.EightBitQkvs(), .. AttentionCases.WholeRowNorms(), .. AttentionCases.QkvShapes(),
@@ -96,7 +99,7 @@ public static class KernelCases
         {
             foreach ((int m, int n, int k) in sizes)
             {
-                DType dtype = Activations[turn++ % 3];
+                DType dtype = Turn(turn++);
                 yield return Linear($"{dtype} {encoding}{(group > 0 ? $" g{group}" : "")} {m}x{n}x{k}", dtype, encoding, group, m, n, k, bias: turn % 2 == 0, residual: turn % 5 == 0, dtype);
             }
         }
@@ -122,7 +125,7 @@ public static class KernelCases
         {
             foreach ((int m, double scale, double cap) in new[] { (1, 0.22, 0.0), (17, 1.5, 2.0), (3, 0.0, 0.5) })
             {
-                DType dtype = Activations[turn++ % 3], output = turn % 2 == 0 ? DType.F32 : dtype;
+                DType dtype = Turn(turn++), output = turn % 2 == 0 ? DType.F32 : dtype;
                 OpCase c = Linear($"{dtype} {encoding} {m}x56x512 scale {scale} cap {cap}", dtype, encoding, encoding == WeightEncoding.GPTQ4 ? 128 : 0, m, 56, 512, bias: turn % 2 == 1, residual: cap != 0.5, output);
                 c.Scalars["scale"] = scale;
                 c.Scalars["soft_cap"] = cap;
@@ -140,8 +143,7 @@ public static class KernelCases
         {
             foreach ((WeightEncoding encoding, int group) in new[] { (WeightEncoding.F32, 0), (WeightEncoding.F16, 0), (WeightEncoding.BF16, 0), (WeightEncoding.Q4_0, 0), (WeightEncoding.Q4_1, 0), (WeightEncoding.Q5_1, 0), (WeightEncoding.INT8, 16), (WeightEncoding.AWQ4, 32) })
             {
-                DType dtype = Activations[(turn + (turn / 3)) % 3];
-                turn++;
+                DType dtype = Turn(turn++);
                 int columns = encoding == WeightEncoding.AWQ4 ? n / 8 * 8 : n;
                 yield return Linear($"tiles {dtype} {encoding} {m}x{columns}x{k}", dtype, encoding, group, m, columns, k, bias: turn % 2 == 0, residual: turn % 3 == 0, turn % 4 == 0 ? DType.F32 : dtype);
             }
@@ -166,6 +168,23 @@ public static class KernelCases
         capped.Scalars["scale"] = 0.5;
         capped.Scalars["soft_cap"] = 3;
         yield return capped;
+    }
+
+    // Tiles of 128 rows, which the executor's four multiprocessors have work for from 2 x 2 of them: each of their instantiations. More steps
+    // than stages, the last of them not full; one row and two columns beyond the first tile.
+    private static IEnumerable<OpCase> LargeTiles()
+    {
+        int turn = 0;
+        foreach ((DType dtype, WeightEncoding encoding, int group) in new[]
+        {
+            (DType.F16, WeightEncoding.F16, 0), (DType.BF16, WeightEncoding.BF16, 0), (DType.F32, WeightEncoding.F16, 0), (DType.F16, WeightEncoding.BF16, 0), (DType.F16, WeightEncoding.Q4_0, 0),
+            (DType.BF16, WeightEncoding.GPTQ4, 48), (DType.F16, WeightEncoding.INT8, 16), (DType.BF16, WeightEncoding.Q8_0, 0),
+        })
+        {
+            yield return Linear($"large tiles {dtype} {encoding}", dtype, encoding, group, 129, 136, encoding == WeightEncoding.GPTQ4 ? 240 : 224, bias: turn % 2 == 0, residual: turn % 3 == 0, turn++ % 4 == 3 ? DType.F32 : dtype);
+        }
+
+        yield return Linear("large tiles of odd rows", DType.F16, WeightEncoding.F16, 0, 130, 131, 77, bias: true, residual: true, DType.F16);
     }
 
     // GPTQ and AWQ: groups that are and are not whole blocks of a kernel, one group a row, zero points of 0, 15 and 16, act order.

@@ -43,6 +43,9 @@ public sealed class LinearRoute
         long tiles = Ceil(m, tileM) * Ceil(n, tileN), steps = Ceil(k, gemm ? 64 : 32);
         long split = tileM == 128 ? 1 : Splits(tiles, steps, gemm ? 4 : 8, (gemm && m > 16 ? 2 : 3) * Multiprocessors);
         TensorCores = gemm;
+        DType type = w.Encoding switch { WeightEncoding.F16 => DType.F16, WeightEncoding.BF16 => DType.BF16, _ => x.DType };
+        Tile = (tileM, type, storage != Storage.Bits16 ? storage.ToString() : x.DType == type && k * xBytes % 16 == 0 ? "dense" : "dense, x through registers");
+        Products = gemm ? tiles * (tileM / 16) * (tileN / 8) * steps * (64 / 16) : 0;
         Launches = split > 1 ? 2 : 1;
         if (gemm && quantised)
         {
@@ -57,6 +60,12 @@ public sealed class LinearRoute
     }
 
     public bool TensorCores { get; }
+
+    /// <summary>The instantiation of the tensor-core kernel, where it is that one.</summary>
+    public (long Rows, DType Products, string Operands) Tile { get; }
+
+    /// <summary>Tensor-core instructions, of 16 x 8 x 16.</summary>
+    public long Products { get; }
 
     public long Launches { get; } = 1;
 

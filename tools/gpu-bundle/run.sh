@@ -6,9 +6,10 @@
 #   sanitize   a case for every kernel under memcheck, racecheck, initcheck, synccheck
 #   generate   text from each model that the bundle carries
 #   bench      kernels from a flushed L2 beside a measured read peak, then whole models with random weights of true sizes
-#   all        these, in this order, each with its share of the time
+#   all        these, in this order
 #
-# What is done is remembered: the same call goes on where the last one stopped. Results: at most eight files in DIR.
+# What is done is remembered, and what failed: the same call goes on where the last one stopped. What crashed, was all skipped or
+# ran out of time is not done. Exit code 0 when all is done and nothing failed. Results: at most eight files in DIR.
 # --target simt runs the same on the CPU, so that the bundle cannot rot where there is no GPU.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -31,7 +32,16 @@ end=$((SECONDS + seconds))
 left() { echo $((end - SECONDS)); }
 out_of_time() { (( $(left) < ${1:-5} )); }
 finished() { [[ -e $here/state/$target-$1 ]]; }
+# limited COMMAND...: 124 when time ran out, also for what had to be killed. (timeout takes 0 for no limit.)
+limited() {
+  timeout -k 10 "$((end > SECONDS ? end - SECONDS : 1))" "$@"
+  local status=$?
+  if (( status == 137 && SECONDS >= end )); then status=124; fi
+  return $status
+}
 finish() { touch "$here/state/$target-$1"; }
+failed() { log "$1 FAILED: $2"; touch "$here/state/failed-$target-$1"; }
+worked() { rm -f "$here/state/failed-$target-$1"; }
 export SLUICE_SHARED=$here/shared SLUICE_SHARED_PARTIAL=1 DOTNET_TieredPGO=0
 targets=$target; [[ $target == simt ]] && targets=simt/1
 log() { printf '[%4ds] %s\n' $SECONDS "$*" | tee -a "$out/log.txt"; }
@@ -51,15 +61,17 @@ build() {
   fi
   log "build ${options[*]}"
   local generator=(); command -v ninja >/dev/null && generator=(-G Ninja)
-  timeout "$(left)" cmake -S "$here/native" -B "$here/build-$target" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release "${options[@]}" >"$out/build.txt" 2>&1 &&
-    timeout "$(left)" cmake --build "$here/build-$target" --parallel >>"$out/build.txt" 2>&1
+  limited cmake -S "$here/native" -B "$here/build-$target" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release "${options[@]}" >"$out/build.txt" 2>&1 &&
+    limited cmake --build "$here/build-$target" --parallel >>"$out/build.txt" 2>&1
   local status=$?
-  if [[ $status != 0 ]]; then log "build FAILED ($status)"; tail -n 40 "$out/build.txt"; return 1; fi
+  [[ $status == 124 ]] && { log "build: out of time"; return 1; }
+  if [[ $status != 0 ]]; then failed build "exit code $status"; tail -n 40 "$out/build.txt"; return 1; fi
+  worked build
   cp "$here/build-$target/libsluice.so" "$here/bin/libsluice.so"
   local fragments
   for fragments in "$here/build-$target"/cuda/tests/fragment_test "$here/build-$target"/tests/simt_fragment_test; do
     [[ -x $fragments ]] || continue
-    if "$fragments" >>"$out/build.txt" 2>&1; then log "$(basename "$fragments"): $(tail -n 1 "$out/build.txt")"; else log "$(basename "$fragments") FAILED"; tail -n 20 "$out/build.txt"; fi
+    if "$fragments" >>"$out/build.txt" 2>&1; then log "$(basename "$fragments"): $(tail -n 1 "$out/build.txt")"; else failed fragments "$(tail -n 1 "$out/build.txt")"; tail -n 20 "$out/build.txt"; fi
   done
   finish build
 }
@@ -67,35 +79,57 @@ build() {
 # A case for every kernel, and ops.txt: all ops that have cases.
 cases() {
   [[ -s $here/cases/ops.txt ]] && return 0
-  SLUICE_CASES=representatives SLUICE_CASE_DIR=$here/cases timeout "$(left)" "$here/bin/Sluice.Tests" -method '*Cases_can_be_written*' -noLogo -noColor >"$here/state/output" 2>&1
-  [[ -s $here/cases/ops.txt ]] || { log "the list of ops FAILED"; tail -n 20 "$here/state/output"; return 1; }
+  SLUICE_CASES=representatives SLUICE_CASE_DIR=$here/cases limited "$here/bin/Sluice.Tests" -method '*Cases_can_be_written*' -noLogo -noColor >"$here/state/output" 2>&1
+  [[ -s $here/cases/ops.txt ]] || { failed cases "no list of ops"; tail -n 20 "$here/state/output"; return 1; }
+  worked cases
+}
+
+# suite NAME LINES OPTIONS...: tests of the runner, and LINES of each failure kept. Succeeds when they ran to their end, right or wrong.
+suite() {
+  local name=$1 lines=$2 line total skipped; shift 2
+  limited "$here/bin/Sluice.Tests" "$@" -noLogo -noColor >"$here/state/output" 2>&1
+  local status=$?
+  [[ $status == 124 ]] && { log "test: out of time in $name"; return 1; }
+  { echo "== $name"; grep -A"$lines" '\[FAIL\]' "$here/state/output" | head -n 200; } >> "$out/test.txt"
+  line=$(grep -E 'Total:' "$here/state/output" | tail -n 1 | sed 's/^ *//')
+  if (( status > 1 )) || [[ -z $line ]]; then
+    tail -n 20 "$here/state/output" >> "$out/test.txt"
+    failed "test-$name" "exit code $status"
+    return 1
+  fi
+  total=$(grep -oE 'Total: [0-9]+' <<<"$line") skipped=$(grep -oE 'Skipped: [0-9]+' <<<"$line")
+  if [[ ${total#*: } == "${skipped#*: }" ]]; then
+    failed "test-$name" "all of ${total#*: } skipped: $(grep -A1 -m1 '\[SKIP\]' "$here/state/output" | tail -n 1 | sed 's/^ *//')"
+    return 1
+  fi
+  log "test $name: $line"
+  worked "test-$name"
+  [[ $status == 0 ]] || failed "test-$name" "see test.txt"
 }
 
 tests() {
-  local op line
+  local op undone=0
   cases || return 1
   for op in $(<"$here/cases/ops.txt"); do
     finished "test-$op" && continue
     out_of_time 10 && { log "test: out of time before $op"; return 1; }
-    SLUICE_OPS=$op SLUICE_TARGETS=$targets timeout "$(left)" "$here/bin/Sluice.Tests" -method '*Op_is_as_close*' -noLogo -noColor >"$here/state/output" 2>&1
-    local status=$?
-    [[ $status == 124 ]] && { log "test: out of time in $op"; return 1; }
-    line=$(grep -E 'Total:' "$here/state/output" | tail -n 1 | sed 's/^ *//')
-    log "test $op: ${line:-exit code $status}"
-    { echo "== $op"; grep -A4 '\[FAIL\]' "$here/state/output" | head -n 200; } >> "$out/test.txt"
-    [[ -n $line ]] && finish "test-$op"
+    if SLUICE_OPS=$op SLUICE_TARGETS=$targets suite "$op" 4 -method '*Op_is_as_close*'; then finish "test-$op"; else undone=1; fi
   done
-  goldens && grid
+  goldens || undone=1
+  grid || undone=1
+  return $undone
 }
 
+# Whole models and sessions; on simt, where the tests of the repository run them all, what takes seconds.
 goldens() {
-  finished test-golden && return 0
-  out_of_time 10 && return 1
-  local filter='*Cuda_generates*'; [[ $target == simt ]] && filter='*Simt_generates*'
-  timeout "$(left)" "$here/bin/Sluice.Tests" -method "$filter" -noLogo -noColor >"$here/state/output" 2>&1
-  log "test goldens: $(grep -E 'Total:' "$here/state/output" | tail -n 1 | sed 's/^ *//')"
-  { echo "== goldens"; grep -A4 '\[FAIL\]' "$here/state/output"; } >> "$out/test.txt"
-  finish test-golden
+  local each undone=0 which=(GpuSessionTests AttentionGraphTests GpuGoldenTests Cuda_generates_golden_ids ShippedModelTests.Logits_are_as_near)
+  [[ $target == simt ]] && which=(GpuSessionTests AttentionGraphTests Simt_generates_golden_tokens)
+  for each in "${which[@]}"; do
+    finished "test-$each" && continue
+    out_of_time 10 && { log "test: out of time before $each"; return 1; }
+    if suite "$each" 4 -method "*.$each*"; then finish "test-$each"; else undone=1; fi
+  done
+  return $undone
 }
 
 # Cases that were right are not run again; on simt a few seconds' worth.
@@ -105,26 +139,28 @@ grid() {
   local most=$(( $(left) * 2 / 3 )) line
   [[ $target == simt ]] && most=5
   SLUICE_GRID=1 SLUICE_GRID_SECONDS=$most SLUICE_GRID_DONE=$here/state/grid-$target SLUICE_TARGETS=$targets \
-    timeout "$(left)" "$here/bin/Sluice.Tests" -method '*Grid_is_as_close*' -noLogo -noColor -showLiveOutput >"$here/state/output" 2>&1
+    suite grid 44 -method '*Grid_is_as_close*' -showLiveOutput || return 1
   line=$(grep -oE 'grid on .*' "$here/state/output" | tail -n 1)
-  log "test ${line:-grid: stopped}; $(grep -E 'Total:' "$here/state/output" | tail -n 1 | sed 's/^ *//')"
-  { echo "== grid"; grep -A44 '\[FAIL\]' "$here/state/output"; } >> "$out/test.txt"
-  if [[ $target == simt ]] || [[ $line == *' 0 not begun'* ]]; then finish test-grid; fi
+  log "test $line"
+  [[ $target == simt || $line == *' 0 not begun'* ]] && finish test-grid
 }
 
 sanitize() {
   if ! command -v compute-sanitizer >/dev/null; then log "sanitize: no compute-sanitizer here, skipped"; return 0; fi
   cases || return 1
-  local tool op case
+  local tool op case status
   for tool in memcheck racecheck initcheck synccheck; do
     for case in "$here"/cases/*.case; do
       op=$(basename "$case" .case)
       finished "sanitize-$tool-$op" && continue
       out_of_time 20 && { log "sanitize: out of time before $tool $op"; return 1; }
-      if timeout "$(left)" compute-sanitizer --tool $tool --error-exitcode 9 "$here/build-$target/tests/sluice_replay" --backend cuda "$case" >"$here/state/output" 2>&1; then
+      limited compute-sanitizer --tool $tool --error-exitcode 9 "$here/build-$target/tests/sluice_replay" --backend cuda "$case" >"$here/state/output" 2>&1
+      status=$?
+      [[ $status == 124 ]] && { log "sanitize: out of time in $tool $op"; return 1; }
+      if [[ $status == 0 ]] && grep -q '^1 passed' "$here/state/output"; then
         log "sanitize $tool $op: clean"
       else
-        log "sanitize $tool $op: FAILED"
+        failed "sanitize-$tool-$op" "exit code $status, $(tail -n 1 "$here/state/output")"
         { echo "== $tool $op"; head -n 60 "$here/state/output"; } >> "$out/test.txt"
       fi
       finish "sanitize-$tool-$op"
@@ -133,44 +169,56 @@ sanitize() {
 }
 
 generate() {
-  local model
+  local model name tokens=100 status
+  [[ $target == simt ]] && tokens=4
   for model in "$here"/shared/models/*/*.gguf; do
     [[ -e $model ]] || continue
-    finished "generate-$(basename "$model")" && continue
+    name=generate-$(basename "$model")
+    finished "$name" && continue
     out_of_time 10 && { log "generate: out of time"; return 1; }
     [[ $target == simt && $model != *stories260K-f32* ]] && continue
-    local tokens=100; [[ $target == simt ]] && tokens=4
-    if timeout "$(left)" "$here/bin/sluice" generate "$model" --prompt "Once upon a time" --max-tokens $tokens --device $target --json >>"$out/generate.json" 2>"$here/state/output"; then
-      log "generate $(basename "$model"): ok"
-    else
-      log "generate $(basename "$model"): FAILED: $(tail -n 1 "$here/state/output")"
-    fi
-    finish "generate-$(basename "$model")"
+    limited "$here/bin/sluice" generate "$model" --prompt "Once upon a time" --max-tokens $tokens --device $target --json >"$here/state/rows" 2>"$here/state/output"
+    status=$?
+    [[ $status == 124 ]] && { log "generate: out of time in $name"; return 1; }
+    cat "$here/state/rows" >> "$out/generate.json"
+    if [[ $status == 0 ]]; then log "$name: ok"; else failed "$name" "$(tail -n 1 "$here/state/output")"; fi
+    finish "$name"
   done
 }
 
 bench() {
+  local status
   if ! finished bench-ops; then
-    out_of_time 10 && return 1
+    out_of_time 10 && { log "bench: out of time before the ops"; return 1; }
     local large=--large; [[ $target == simt ]] && large=
-    SLUICE_OPS=$([[ $target == simt ]] && echo rms_norm) timeout "$(left)" "$here/bin/Sluice.Perf" ops $targets $large >>"$out/bench.json" 2>"$here/state/output"
-    local status=$?
-    log "bench ops: $(grep -c . "$out/bench.json") rows (exit code $status)"
+    SLUICE_OPS=$([[ $target == simt ]] && echo rms_norm) limited "$here/bin/Sluice.Perf" ops $targets $large >>"$out/bench.json" 2>"$here/state/output"
+    status=$?
+    log "bench ops: $(grep -c . "$out/bench.json") rows"
     cat "$here/state/output" >> "$out/bench.txt"
-    [[ $status == 124 ]] && return 1
+    [[ $status == 124 ]] && { log "bench: out of time in the ops"; return 1; }
+    [[ $status == 0 ]] || failed bench-ops "exit code $status, $(tail -n 1 "$here/state/output")"
     finish bench-ops
   fi
   [[ $target == simt ]] && return 0
-  local shape type
+  local shape type name
   for shape in qwen2.5-0.5b llama-3.2-1b llama-3-8b; do
     for type in q4_0 f16; do
-      finished "bench-$shape-$type" && continue
+      name=bench-$shape-$type
+      finished "$name" && continue
       [[ $shape == llama-3-8b && $type == f16 ]] && continue
       out_of_time 60 && { log "bench: out of time before $shape $type"; return 1; }
-      timeout "$(left)" "$here/bin/sluice" make-random --shape $shape --type $type "$here/random.gguf" 2>>"$here/state/output" || { log "bench: cannot make $shape $type"; continue; }
-      timeout "$(left)" "$here/bin/sluice" bench "$here/random.gguf" --device cuda --json >>"$out/bench.json" 2>"$here/state/output" && finish "bench-$shape-$type"
-      log "bench $shape $type: $(tail -n 1 "$out/bench.json" | head -c 300)"
+      limited "$here/bin/sluice" make-random --shape $shape --type $type "$here/random.gguf" >"$here/state/rows" 2>"$here/state/output" &&
+        limited "$here/bin/sluice" bench "$here/random.gguf" --device cuda --json >"$here/state/rows" 2>"$here/state/output"
+      status=$?
       rm -f "$here/random.gguf"
+      [[ $status == 124 ]] && { log "bench: out of time in $shape $type"; return 1; }
+      if [[ $status == 0 ]]; then
+        cat "$here/state/rows" >> "$out/bench.json"
+        log "$name: $(tail -n 1 "$here/state/rows" | head -c 300)"
+      else
+        failed "$name" "exit code $status, $(tail -n 1 "$here/state/output")"
+      fi
+      finish "$name"
     done
   done
 }
@@ -183,9 +231,11 @@ case $stage in
   sanitize) build && sanitize || status=1 ;;
   generate) build && generate || status=1 ;;
   bench) build && bench || status=1 ;;
-  all) build && { tests; generate; bench; sanitize; } || status=1 ;;
+  all) if build; then for each in tests generate bench sanitize; do $each || status=1; done; else status=1; fi ;;
   *) echo "run.sh: unknown stage '$stage'" >&2; exit 2 ;;
 esac
-if grep -qE 'FAILED|Failed: [1-9]|Errors: [1-9]' "$out/log.txt"; then status=1; fi
+for each in "$here"/state/failed-"$target"-*; do
+  [[ ! -e $each ]] || { log "failed: ${each##*/failed-"$target"-}"; status=1; }
+done
 log "stage $stage ended, status $status"
 exit $status

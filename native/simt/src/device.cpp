@@ -281,7 +281,8 @@ cudaError_t launch_kernel(const char* name, const void* function, dim3 grid, dim
       threads == 0 || threads > 1024 || block.z > 64)
     return report(cudaErrorInvalidConfiguration);
   if (shared > shared_limit(function)) return report(cudaErrorInvalidValue);
-  return enqueue(stream, [call = kernel_call{name, function, grid, block, shared, std::move(body)}, as = current_role()] {
+  const size_t all = dynamic_shared_limits.count(function) ? shared_per_block_optin : shared_per_block;
+  return enqueue(stream, [call = kernel_call{name, function, grid, block, shared, all, std::move(body)}, as = current_role()] {
     const role_scope scope(as);
     const counters before = count();
     const std::string failure = run_kernel(call);

@@ -111,7 +111,7 @@ struct kernel_call {
   std::string name;
   const void* function;
   dim3 grid, dim;
-  size_t dynamic_shared;
+  size_t dynamic_shared, shared_limit;  // the limit is for static arrays and dynamic memory together
   std::function<void()> body;
 };
 

@@ -126,7 +126,10 @@ shared_span shared_array(const void* key, const char* name, size_t bytes) {
   const size_t at = (b->used + 127) / 128 * 128;
   size_t all = bytes;
   for (const auto& a : b->arrays) all += (a.bytes + 15) / 16 * 16;
-  if (all > shared_per_block_optin || at + bytes > b->capacity) fail("too much shared memory: " + where(b) + " at array '" + name + "'");
+  if (all > run.call->shared_limit || at + bytes > b->capacity) {
+    fail("too much shared memory: " + where(b) + " at array '" + name + "', " + std::to_string(all) + " bytes in all, " +
+         std::to_string(run.call->shared_limit) + " allowed");
+  }
   fill_ones(b->memory + at, bytes);
   b->arrays.push_back({key, name, at, bytes});
   b->used = at + bytes + red_zone;

@@ -122,4 +122,20 @@ TEST(Static_shared_memory_counts_against_the_opt_in_limit) {
   EXPECT_FAILURE("too much shared memory");
 }
 
+// CUDA's 48 KB without opting in are for both together. (launch() opts in earlier.)
+__global__ void not_asked_kernel(gmem<float> y) {
+  SHARED_ARRAY(float, fixed, 4);
+  DYN_SHARED(float, s);
+  if (threadIdx.x == 0) fixed[0] = 1.0f, s[0] = 2.0f, y[0] = fixed[0] + s[0];
+}
+TEST(Static_and_dynamic_shared_memory_share_what_needs_no_opt_in) {
+  for (const auto& [dynamic, fits] : {std::pair<size_t, bool>{48 * 1024 - 16, true}, {48 * 1024, false}}) {
+    device_array<float> y(1);
+    simt::launch_kernel("not_asked_kernel", reinterpret_cast<const void*>(not_asked_kernel), 1, 32, dynamic, nullptr,
+                        [data = gmem<float>(y.data)] { not_asked_kernel(data); });
+    if (fits) EXPECT_NO_FAILURE();
+    else EXPECT_FAILURE("too much shared memory", "49168 bytes in all, 49152 allowed");
+  }
+}
+
 }  // namespace sl::SL_BACKEND_NS

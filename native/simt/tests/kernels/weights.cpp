@@ -124,6 +124,11 @@ void weights_tests() {
       test(std::string(e.name) + " 13x" + std::to_string(K), s, {1, 3, 17});
     }
   }
+  // Tiles of 128 rows: two by two are work for each of four multiprocessors.
+  for (const int e : {1, 2, 3, 7}) {
+    source s = make(encodings[e], 130, 224);
+    test(std::string(encodings[e].name) + " 130x224", s, {129});
+  }
   for (const int group : {8, 32, 128, 1152})
     for (const bool act_order : {false, true}) {
       source s = make_grouped(SL_ENCODING_GPTQ4, 16, 1152, group, act_order);

@@ -35,11 +35,11 @@ BATCH = 2048  # tokens a step
 RATE = 8e-4
 EXITS = {6: (1, 2, 3, 4, 5)}  # layers after which a target of so many layers learns to predict too
 EXIT_WEIGHT = 0.3
-TOLD_UNTIL = 2400  # before this step of the target stories that users tell are trained on too: language first, then what is answered
-# In these steps of the target half of a batch is random tokens, said twice: what teaches it to look back and copy any token. Without them
+TOLD_UNTIL = 2400  # before this step of the target's, stories that users tell are trained on too: language first, then what is answered
+# In these steps half of a batch is random tokens, said twice: what teaches it to look back and copy any token. Without them
 # no name of a prompt was ever found again (1 in 60 after 4,000 steps); 400 such steps changed that.
-REPEATS = range(4800, 5400)
-LONG_FROM = 0.9  # the last tenth of the steps takes rows of 1,024
+REPEATS = {"target": range(5000, 5400), "draft": range(400)}
+LONG_FROM = 0.95  # the last twentieth of the steps takes rows of 1,024
 
 
 def optimizer_of(model):
@@ -57,7 +57,8 @@ def schedule(step, steps):
 class Rows:
     """Batches in an order that the step decides, so that a run that was stopped goes on with what it had not seen. Without long rows short ones serve to the end."""
 
-    def __init__(self, corpus, steps):
+    def __init__(self, corpus, steps, what):
+        self.told_until, self.repeats = TOLD_UNTIL if what == "target" else 0, REPEATS[what]
         self.short, self.long = ([np.load(os.path.join(corpus, f"{n}{end}.npy"), mmap_mode="r") for end in ("", "-mask")] if os.path.exists(os.path.join(corpus, f"{n}.npy")) else None
                                  for n in ("rows", "long"))
         self.from_step = int(LONG_FROM * steps) if self.long else steps
@@ -68,15 +69,17 @@ class Rows:
         ids, mask = self.long if long else self.short
         count = BATCH // ids.shape[1]
         at = (step - self.from_step if long else step) * count
-        epoch, at = divmod(at, len(ids) - count)
+        if len(ids) < count:
+            raise SystemExit(f"a step takes {count} rows, and there are {len(ids)}: make more (corpus.py --rows, train.py --texts)")
+        epoch, at = divmod(at, len(ids) // count * count)
         if (long, epoch) not in self.orders:
             self.orders = {(long, epoch): np.random.default_rng((int(long), epoch)).permutation(len(ids))}
         chosen = np.sort(self.orders[long, epoch][at:at + count])
         wanted = mask[chosen] == conversations.REPLY
-        if self.long and step < TOLD_UNTIL:
+        if step < self.told_until:
             wanted |= mask[chosen] == conversations.TOLD
         ids = ids[chosen].astype(np.int64)
-        if self.long and step in REPEATS:
+        if step in self.repeats and not long:
             for row in range(0, len(ids), 2):
                 ids[row], wanted[row] = repeats(step * BATCH + row)
         return torch.from_numpy(ids), torch.from_numpy(wanted)
@@ -219,17 +222,17 @@ def main():
     parser.add_argument("corpus")
     parser.add_argument("out")
     parser.add_argument("--by", choices=("logits", "text"), help="what a draft learns")
-    parser.add_argument("--texts", type=int, default=12000, help="conversations that the target writes for --by text")
+    parser.add_argument("--texts", type=int, default=8000, help="conversations that the target writes for --by text")
     parser.add_argument("--threads", type=int, help="all that the machine has, shared by the workers")
     parser.add_argument("--workers", type=int, default=1, help="processes that share a batch: on a CPU faster than threads")
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--steps", type=int, help="7,200 for the target, 3,000 for a draft")
+    parser.add_argument("--steps", type=int, help="10,500 for the target, 2,000 for a draft")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stop-at", type=int, help="leave after this step, as if interrupted")
     options = parser.parse_args()
     if (options.what == "draft") != (options.by is not None):
         parser.error("--by goes with draft")
-    options.steps = options.steps or (7200 if options.what == "target" else 3000)
+    options.steps = options.steps or (10500 if options.what == "target" else 2000)
     name = options.what if options.what == "target" else f"draft-{options.by}"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(options.threads or max(1, os.cpu_count() // options.workers))
@@ -248,7 +251,7 @@ def main():
         if not os.path.exists(os.path.join(texts, "rows.npy")):
             write_texts(llama.load_folder(os.path.join(options.out, "target"), device), tokenizer, texts, options.texts, options.seed)
         options.corpus = texts
-    rows = Rows(options.corpus, options.steps)
+    rows = Rows(options.corpus, options.steps, options.what)
     model = llama.Llama(llama.TARGET if options.what == "target" else llama.DRAFT, options.seed, device)
     teacher = llama.load_folder(os.path.join(options.out, "target"), device) if options.by == "logits" else None
     optimizer = optimizer_of(model)
@@ -261,7 +264,7 @@ def main():
         with open(log_path) as f:
             lines = [line for line in f if json.loads(line).get("step", 0) <= done]
     settings = {"name": name, "config": vars(model.config), "parameters": sum(p.numel() for p in model.parameters()), "steps": options.steps, "batch": BATCH, "seed": options.seed,
-                "exit_weight": EXIT_WEIGHT, "told_until": TOLD_UNTIL, "repeats": [REPEATS.start, REPEATS.stop], "long_from": LONG_FROM, "rate": RATE, "torch": torch.__version__,
+                "exit_weight": EXIT_WEIGHT, "told_until": rows.told_until, "repeats": [rows.repeats.start, rows.repeats.stop], "long_from": LONG_FROM, "rate": RATE, "torch": torch.__version__,
                 "device": device, "threads": torch.get_num_threads(), "workers": options.workers}
     leads = options.rank == 0
     log = None

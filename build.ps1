@@ -63,7 +63,7 @@ switch ($Verb) {
             Invoke-Checked "$artifacts/bin/sluice.exe" @('generate', $env:SLUICE_DEMO_MODEL, '--prompt', $prompt, '--max-tokens', '100')
         }
         else {
-            'Tell me a story about Mia and a kite.', 'What color was the kite?', 'What is 347 + 285?' | & "$artifacts/bin/sluice.exe" chat models/tales --temperature 0
+            'Tell me a story about Mia and a kite.', 'Who found the kite?', 'What is 347 + 285?' | & "$artifacts/bin/sluice.exe" chat models/tales --temperature 0
             if ($LASTEXITCODE -ne 0) { throw "the demo failed with exit code $LASTEXITCODE" }
         }
     }

@@ -239,7 +239,7 @@ case $verb in
     if [[ -n ${SLUICE_DEMO_MODEL:-} ]]; then
       "$artifacts/bin/sluice" generate "$SLUICE_DEMO_MODEL" --prompt "${SLUICE_DEMO_PROMPT:-Once upon a time}" --max-tokens 100
     else
-      printf '%s\n' "Tell me a story about Mia and a kite." "What color was the kite?" "What is 347 + 285?" | "$artifacts/bin/sluice" chat models/tales --temperature 0
+      printf '%s\n' "Tell me a story about Mia and a kite." "Who found the kite?" "What is 347 + 285?" | "$artifacts/bin/sluice" chat models/tales --temperature 0
     fi
     ;;
   test)

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using System.Text.Json;
+using Sluice.Decoding;
 using Sluice.Interop;
 using Sluice.Templates;
 
@@ -77,6 +78,18 @@ public sealed class ShippedModelTests
     {
         (_, double max, double deviation) = await Shipped.Load(name).ErrorAsync(Backend.Reference, DType.F32, false);
         Assert.True(max <= 1e-5 * deviation, $"largest error {max:g3}, bound {1e-5 * deviation:g3}");
+    }
+
+    /// <summary>A guard against what would break the model or its files; the whole set's numbers stand in the model's card.</summary>
+    [Fact]
+    public async Task Cpu_answers_held_out_questions()
+    {
+        Dictionary<string, double> least = new() { ["arithmetic"] = 0.85, ["sorting"] = 0.65, ["json"] = 0.75 };
+        using Model model = await Shipped.Load("tales").OpenAsync(Backend.Cpu);
+        HeldOutSet set = HeldOutSet.Read(Path.Combine(AppContext.BaseDirectory, "models", "heldout.jsonl")).Select([.. least.Keys], 30);
+        SkillReport report = await SkillEvaluation.RunAsync(model, null, set, cancellationToken: TestContext.Current.CancellationToken);
+        Assert.Equal(3, report.Skills.Count);
+        Assert.All(report.Skills, s => Assert.True(s.ExactMatch >= least[s.Skill], $"{s.Skill}: {s.ExactMatch:0.0%} of {s.Items}, least {least[s.Skill]:0.0%}"));
     }
 
     /// <summary>What the held-out set calls right is computed here again from the questions.</summary>

@@ -312,6 +312,8 @@ def main():
     log.close()
     for f in followers:
         f.wait()
+    if followers:
+        os.remove(meeting)
     if step + 1 < options.steps:
         return
     extra = {"early_exit_layers": list(EXITS[model.config.layers])} if model.config.layers in EXITS else {}

@@ -29,7 +29,7 @@ shared=${SLUICE_SHARED:-$PWD/../shared}
 if [[ -d $shared/models ]]; then
   mkdir -p "$bundle/shared/models/stories260K" "$bundle/shared/models/tiny" "$bundle/shared/goldens"
   cp "$shared"/models/stories260K/*.gguf "$bundle/shared/models/stories260K/"
-  for name in tiny-llama-q4_0 tiny-llama-q4_k_m tiny-qwen2-q4_0; do cp "$shared/models/tiny/$name.gguf" "$bundle/shared/models/tiny/"; done
+  for name in tiny-llama-q4_0 tiny-qwen2-q4_0; do cp "$shared/models/tiny/$name.gguf" "$bundle/shared/models/tiny/"; done
   cp "$shared"/goldens/*.json "$shared"/goldens/*.f32 "$bundle/shared/goldens/"
 else
   echo "gpu-bundle: note: no models are here (SLUICE_SHARED), so the bundle's stage 'generate' will have none" >&2

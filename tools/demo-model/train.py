@@ -222,17 +222,17 @@ def main():
     parser.add_argument("corpus")
     parser.add_argument("out")
     parser.add_argument("--by", choices=("logits", "text"), help="what a draft learns")
-    parser.add_argument("--texts", type=int, default=8000, help="conversations that the target writes for --by text")
+    parser.add_argument("--texts", type=int, default=5000, help="conversations that the target writes for --by text")
     parser.add_argument("--threads", type=int, help="all that the machine has, shared by the workers")
     parser.add_argument("--workers", type=int, default=1, help="processes that share a batch: on a CPU faster than threads")
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--steps", type=int, help="10,500 for the target, 2,000 for a draft")
+    parser.add_argument("--steps", type=int, help="10,500 for the target, 1,600 for a draft")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stop-at", type=int, help="leave after this step, as if interrupted")
     options = parser.parse_args()
     if (options.what == "draft") != (options.by is not None):
         parser.error("--by goes with draft")
-    options.steps = options.steps or (10500 if options.what == "target" else 2000)
+    options.steps = options.steps or (10500 if options.what == "target" else 1600)
     name = options.what if options.what == "target" else f"draft-{options.by}"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(options.threads or max(1, os.cpu_count() // options.workers))

@@ -167,7 +167,7 @@ def main():
             for file in os.listdir(os.path.join(options.out, name)):
                 shutil.copy(os.path.join(options.out, name, file), folder)
             if options.goldens:
-                # Every skill in turn; more stories are told than asked for.
+                # Counting is left out: its questions are as those of sorting to a model's arithmetic.
                 each = GOLDENS // 4
                 chosen = [i for skill in ("arithmetic", "sorting", "json", "story") for i in [x for x in items if x["skill"] == skill][:each]]
                 write_goldens(folder, os.path.join(options.goldens, to), tokenizer, chosen)

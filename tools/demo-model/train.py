@@ -37,7 +37,7 @@ EXITS = {6: (1, 2, 3, 4, 5)}  # layers after which a target of so many layers le
 EXIT_WEIGHT = 0.3
 TOLD_UNTIL = 2400  # before this step of the target's, stories that users tell are trained on too: language first, then what is answered
 # In these steps half of a batch is random tokens, said twice: what teaches it to look back and copy any token. Without them
-# no name of a prompt was ever found again (1 in 60 after 4,000 steps); 400 such steps changed that.
+# no name of a prompt was ever found again (none of 60 after 4,000 steps); 400 such steps changed that.
 REPEATS = {"target": range(5000, 5400), "draft": range(400)}
 LONG_FROM = 0.95  # the last twentieth of the steps takes rows of 1,024
 

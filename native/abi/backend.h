@@ -116,6 +116,13 @@ struct linear_args {
   view bias, residual, y;
   float scale = 1, soft_cap = 0;  // scale is never 0
 };
+struct gated_linear_args {
+  view x, norm_weight;
+  const weight *gate, *up;
+  view bias_gate, bias_up, y;
+  float norm_eps;
+  sl_activation activation;
+};
 struct fused_qkv_args {
   view x, norm_weight;
   const weight *wq, *wk, *wv;
@@ -165,6 +172,7 @@ struct op_table {
   op<add_rms_norm_args> add_rms_norm;
   op<rms_norm_add_args> rms_norm_add;
   op<linear_args> linear;
+  op<gated_linear_args> gated_linear;
   op<fused_qkv_args> fused_qkv;
   op<rope_args> rope;
   op<kv_append_args> kv_append;

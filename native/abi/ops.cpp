@@ -43,6 +43,10 @@ void require_soft_cap(float cap) {
   if (!(cap >= 0.0f) || !std::isfinite(cap)) fail(SL_ERR_ARGUMENT, "soft_cap is %g, expected 0 or more", static_cast<double>(cap));
 }
 
+void require_activation(sl_activation kind) {
+  if (kind < 0 || kind > SL_ACTIVATION_RELU) fail(SL_ERR_ARGUMENT, "activation is %d, expected 0..3", kind);
+}
+
 constexpr uint32_t f32 = only(SL_DTYPE_F32), i32 = only(SL_DTYPE_I32), i64 = only(SL_DTYPE_I64);
 
 }  // namespace
@@ -136,6 +140,28 @@ sl_status sl_linear(sl_stream* stream, const sl_linear_args* args) {
     a.soft_cap = g.soft_cap;
     c.apart_or_same(a.y, "y", a.residual, "residual");
     if (rows > 0) dispatch(s, &op_table::linear, a);
+  });
+}
+
+sl_status sl_gated_linear(sl_stream* stream, const sl_gated_linear_args* args) {
+  return guard_stream("sl_gated_linear", stream, [&](sl_stream& s) {
+    sl_gated_linear_args g = checked_struct(args, "args");
+    checker c(s);
+    gated_linear_args a{};
+    require_activation(a.activation = g.activation);
+    a.x = c.tensor(g.x, "x", "[T,C]", {any, any}, activations);
+    int64_t rows = a.x.shape[0], width = a.x.shape[1];
+    a.gate = c.weight(g.gate, "gate", any, width);
+    int64_t n = a.gate->rows;
+    a.up = c.weight(g.up, "up", n, width);
+    a.y = c.tensor(g.y, "y", "[T,F]", {rows, n}, same_or_from_f32(a.x));
+    a.norm_weight = c.optional(g.norm_weight, "norm_weight", "[C]", {width}, f32_or(a.y));
+    a.bias_gate = c.optional(g.bias_gate, "bias_gate", "[F]", {n}, f32_or(a.y));
+    a.bias_up = c.optional(g.bias_up, "bias_up", "[F]", {n}, f32_or(a.y));
+    if (a.norm_weight) require_finite_eps(g.norm_eps, "norm_eps");
+    a.norm_eps = g.norm_eps;
+    c.apart(a.y, "y", a.x, "x");
+    if (rows > 0) dispatch(s, &op_table::gated_linear, a);
   });
 }
 
@@ -272,8 +298,7 @@ sl_status sl_gated_activation(sl_stream* stream, sl_activation activation, const
   return guard_stream("sl_gated_activation", stream, [&](sl_stream& s) {
     checker c(s);
     gated_activation_args a{};
-    if (activation < 0 || activation > SL_ACTIVATION_RELU) fail(SL_ERR_ARGUMENT, "activation is %d, expected 0..3", activation);
-    a.activation = activation;
+    require_activation(a.activation = activation);
     a.gate = c.tensor(gate, "gate", "[T,F]", {any, any}, activations);
     a.up = c.tensor(up, "up", "[T,F]", {a.gate.shape[0], a.gate.shape[1]}, only(a.gate.dtype));
     a.y = c.tensor(y, "y", "[T,F]", {a.gate.shape[0], a.gate.shape[1]}, only(a.gate.dtype));

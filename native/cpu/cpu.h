@@ -123,6 +123,16 @@ void for_rows(const cpu_device& d, int64_t rows, int64_t cost, Body&& body) {
   });
 }
 
+// body(row, first, count) for pieces of every row: with one token a row is all there is.
+template <typename Body>
+void for_pieces(const cpu_device& d, int64_t rows, int64_t cols, Body&& body) {
+  const int64_t piece = 2048, pieces = (cols + piece - 1) / piece;
+  for_rows(d, rows * pieces, 4 * (cols < piece ? cols : piece), [&](int64_t i, int) {
+    const int64_t first = i % pieces * piece;
+    body(i / pieces, first, cols - first < piece ? cols - first : piece);
+  });
+}
+
 // cos and sin of position * inv_freq[i], times scale.
 void rope_angles(const view& inv_freq, int64_t position, float scale, float* cosines, float* sines);
 

@@ -1,4 +1,4 @@
-// Ops with a weight: embedding, linear, fused_qkv. Rows of x are brought into the form that the weight's kernel takes,
+// Ops with a weight: embedding, linear, gated_linear, fused_qkv. Rows of x are brought into the form that the weight's kernel takes,
 // then panels of the weight and blocks of rows become tasks.
 #include <algorithm>
 #include <cmath>
@@ -143,6 +143,66 @@ uint64_t embedding_workspace(const device& d, const embedding_args& a) {
   return space.used();
 }
 
+// x, or its normalised rows, in x's dtype.
+view take_normalised(const view& x, const view& norm, arena& space) {
+  view own = x;
+  if (norm) {
+    own.data = space.take<float>(x.shape[0] * x.shape[1]);
+    own.stride[0] = x.shape[1];
+    own.stride[1] = 1;
+  }
+  return own;
+}
+
+void normalise_rows(const cpu_device& d, const view& x, const view& norm, float eps, const view& y) {
+  if (!norm) return;
+  for_rows(d, x.shape[0], x.shape[1], [&](int64_t t, int) {
+    d.kernel.rms_norm(row_of(x, t), {norm.data, norm.dtype}, x.shape[1], eps, row{}, row_of(y, t));
+  });
+}
+
+// ---- gated_linear
+
+struct gated_space {
+  view x;
+  float *gate, *up;  // [T, F]; a y of f32 takes the gate itself
+};
+
+gated_space take_gated(const gated_linear_args& a, arena& space) {
+  const int64_t count = a.y.shape[0] * a.y.shape[1];
+  gated_space own{};
+  own.x = take_normalised(a.x, a.norm_weight, space);
+  own.gate = a.y.dtype == SL_DTYPE_F32 ? a.y.as<float>() : space.take<float>(count);
+  own.up = space.take<float>(count);
+  return own;
+}
+
+void gated_linear(stream& s, const gated_linear_args& a) {
+  cpu_device& d = device_of(s);
+  const int64_t T = a.y.shape[0], F = a.y.shape[1];
+  const cpu_weight &gate = packed(a.gate), &up = packed(a.up);
+  arena space(s.workspace);
+  const gated_space own = take_gated(a, space);
+  normalise_rows(d, a.x, a.norm_weight, a.norm_eps, own.x);
+  const linear_input x = prepare_input(d, own.x, gate, space), same = same_input(gate, up) ? x : prepare_input(d, own.x, up, space);
+  const int64_t gate_stride = a.y.dtype == SL_DTYPE_F32 ? a.y.stride[0] : F;
+  multiply(d, x, T, gate, {own.gate, gate_stride, SL_DTYPE_F32, {a.bias_gate.data, a.bias_gate.dtype}, nullptr, 0});
+  multiply(d, same, T, up, {own.up, F, SL_DTYPE_F32, {a.bias_up.data, a.bias_up.dtype}, nullptr, 0});
+  for_pieces(d, T, F, [&](int64_t t, int64_t first, int64_t count) {
+    const row y = {at(a.y, t) + first * static_cast<int64_t>(size_of(a.y.dtype)), a.y.dtype};
+    d.kernel.gate(a.activation, {own.gate + t * gate_stride + first, SL_DTYPE_F32}, {own.up + t * F + first, SL_DTYPE_F32}, count, y);
+  });
+}
+
+uint64_t gated_linear_workspace(const device&, const gated_linear_args& a) {
+  const cpu_weight &gate = packed(a.gate), &up = packed(a.up);
+  arena space(nullptr);
+  const gated_space own = take_gated(a, space);
+  reserve_input(own.x, gate, space);
+  if (!same_input(gate, up)) reserve_input(own.x, up, space);
+  return space.used();
+}
+
 // ---- fused_qkv
 
 struct qkv_space {
@@ -152,14 +212,9 @@ struct qkv_space {
 };
 
 qkv_space take_qkv(const cpu_device& d, const fused_qkv_args& a, arena& space) {
-  const int64_t T = a.x.shape[0], C = a.x.shape[1], threads = d.pool.threads();
+  const int64_t T = a.x.shape[0], threads = d.pool.threads();
   qkv_space own{};
-  own.x = a.x;
-  if (a.norm_weight) {
-    own.x.data = space.take<float>(T * C);
-    own.x.stride[0] = C;
-    own.x.stride[1] = 1;
-  }
+  own.x = take_normalised(a.x, a.norm_weight, space);
   own.q = space.take<float>(T * a.wq->rows);
   own.k = space.take<float>(T * a.wk->rows);
   own.v = space.take<float>(T * a.wv->rows);
@@ -173,15 +228,10 @@ void fused_qkv(stream& s, const fused_qkv_args& a) {
   cpu_device& d = device_of(s);
   const kernels& k = d.kernel;
   const plan_view& plan = a.batch->device;
-  const int64_t T = a.x.shape[0], C = a.x.shape[1], H = a.q.shape[1], Hkv = a.cache.kv_heads, D = a.cache.key_dim,
-                Dv = a.cache.value_dim;
+  const int64_t T = a.x.shape[0], H = a.q.shape[1], Hkv = a.cache.kv_heads, D = a.cache.key_dim, Dv = a.cache.value_dim;
   arena space(s.workspace);
   const qkv_space own = take_qkv(d, a, space);
-  if (a.norm_weight) {
-    for_rows(d, T, C, [&](int64_t t, int) {
-      k.rms_norm(row_of(a.x, t), {a.norm_weight.data, a.norm_weight.dtype}, C, a.norm_eps, row{}, row_of(own.x, t));
-    });
-  }
+  normalise_rows(d, a.x, a.norm_weight, a.norm_eps, own.x);
   const cpu_weight* weights[3] = {&packed(a.wq), &packed(a.wk), &packed(a.wv)};
   float* results[3] = {own.q, own.k, own.v};
   const view* biases[3] = {&a.bias_q, &a.bias_k, &a.bias_v};
@@ -241,6 +291,7 @@ uint64_t fused_qkv_workspace(const device& d, const fused_qkv_args& a) {
 void register_linear_ops(op_table& table) {
   table.embedding = {embedding, embedding_workspace};
   table.linear = {linear, linear_workspace};
+  table.gated_linear = {gated_linear, gated_linear_workspace};
   table.fused_qkv = {fused_qkv, fused_qkv_workspace};
 }
 

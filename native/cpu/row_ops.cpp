@@ -104,10 +104,7 @@ uint64_t rope_workspace(const device& d, const rope_args& a) {
 
 void gated_activation(stream& s, const gated_activation_args& a) {
   cpu_device& d = device_of(s);
-  // Rows are cut too: with one token a row is all there is.
-  const int64_t F = a.gate.shape[1], piece = 2048, pieces = (F + piece - 1) / piece;
-  for_rows(d, a.gate.shape[0] * pieces, 4 * (F < piece ? F : piece), [&](int64_t i, int) {
-    const int64_t t = i / pieces, first = i % pieces * piece, count = F - first < piece ? F - first : piece;
+  for_pieces(d, a.gate.shape[0], a.gate.shape[1], [&](int64_t t, int64_t first, int64_t count) {
     const int64_t size = a.gate.dtype == SL_DTYPE_F32 ? 4 : 2;
     const auto part = [&](const view& v) { return row{at(v, t) + first * size, v.dtype}; };
     d.kernel.gate(a.activation, part(a.gate), part(a.up), count, part(a.y));

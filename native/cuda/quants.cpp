@@ -1,9 +1,11 @@
 // Where each encoding keeps its integers: the layouts are described in abi/blocks.cpp, which gives their values.
 #include "quants.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "blocks.h"
+#include "packed.h"
 
 namespace sl {
 namespace SL_BACKEND_NS {
@@ -15,102 +17,167 @@ T read_as(const void* at) {
   std::memcpy(&v, at, sizeof v);
   return v;
 }
-float half_at(const void* at) { return f16_to_f32(read_as<uint16_t>(at)); }
-
-void scale_and_min(const uint8_t* packed, int j, int& scale, int& min) {
+void scale_and_min(const uint8_t* packed, int j, uint8_t& scale, uint8_t& min) {
   if (j < 4) {
     scale = packed[j] & 63, min = packed[j + 4] & 63;
   } else {
-    scale = (packed[j + 4] & 15) | (packed[j - 4] >> 6) << 4;
-    min = (packed[j + 4] >> 4) | (packed[j] >> 6) << 4;
+    scale = uint8_t((packed[j + 4] & 15) | (packed[j - 4] >> 6) << 4);
+    min = uint8_t((packed[j + 4] >> 4) | (packed[j] >> 6) << 4);
   }
 }
 
+constexpr int nibble_of_awq_column[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+
+bool is_awq(const sl_weight_source& s) { return s.encoding == SL_ENCODING_AWQ4; }
+
+int shift_of(const sl_weight_source& s, int64_t n) { return 4 * (is_awq(s) ? nibble_of_awq_column[n % 8] : int(n % 8)); }
+
+// GPTQ's and AWQ's zero point of a row's group.
+int zero_at(const sl_weight_source& s, int64_t n, int64_t g) {
+  const auto word = read_as<uint32_t>(static_cast<const uint8_t*>(s.zeros) + (g * (s.rows / 8) + n / 8) * 4);
+  return int(word >> shift_of(s, n) & 15) + (is_awq(s) ? 0 : zero_offset(s.encoding));
+}
+
+// The zero point of all groups of all rows, or -1.
+int only_zero(const sl_weight_source& s) {
+  const auto* words = static_cast<const uint8_t*>(s.zeros);
+  const auto first = read_as<uint32_t>(words);
+  if (first != (first & 15) * 0x11111111u) return -1;
+  for (int64_t i = 1; i < s.cols / s.group * (s.rows / 8); i++)
+    if (read_as<uint32_t>(words + i * 4) != first) return -1;
+  return zero_at(s, 0, 0);
+}
+
+bool in_order(const sl_weight_source& s) {
+  for (int64_t k = 0; s.order && k < s.cols; k++)
+    if (s.order[k] != k / s.group) return false;
+  return true;
+}
+
+// A group as it is kept: whole blocks of 128, or a part of one; 8 where nothing fits.
+int kept_group(int64_t group, int64_t cols) {
+  if (group >= cols) return int(packed_blocks(cols)) * packed_block;
+  if (group % packed_block == 0 || group == 64) return int(group);
+  return group % 32 == 0 ? 32 : group % 16 == 0 ? 16 : 8;
+}
+
+template <typename T>
+void put_bytes(std::vector<uint8_t>& to, int64_t at, T v) { std::memcpy(to.data() + at * int64_t(sizeof v), &v, sizeof v); }
+
 }  // namespace
 
+packed_format format_of(const sl_weight_source& s) {
+  constexpr packed_format floats{storage::f32, scaling::full, 1, 0};
+  switch (s.encoding) {
+    case SL_ENCODING_F16: return {storage::f16, scaling::full, 1, 0};
+    case SL_ENCODING_BF16: return {storage::bf16, scaling::full, 1, 0};
+    case SL_ENCODING_Q4_0: return {storage::four, scaling::half, 32, 8};
+    case SL_ENCODING_Q4_1: return {storage::four, scaling::half_bias, 32, 0};
+    case SL_ENCODING_Q5_0: return {storage::five, scaling::half, 32, 16};
+    case SL_ENCODING_Q5_1: return {storage::five, scaling::half_bias, 32, 0};
+    case SL_ENCODING_Q8_0: return {storage::eight, scaling::half, 32, 128};
+    case SL_ENCODING_Q4_K: return {storage::four, scaling::super, 32, 0};
+    case SL_ENCODING_Q5_K: return {storage::five, scaling::super, 32, 0};
+    case SL_ENCODING_Q6_K: return {storage::six, scaling::super_signed, 16, 32};
+    case SL_ENCODING_GPTQ4:
+    case SL_ENCODING_GPTQ4_V2:
+    case SL_ENCODING_AWQ4: {
+      const int group = kept_group(s.group, s.cols);
+      if (!in_order(s) || group < 16) return floats;
+      const int zero = only_zero(s);
+      if (group == 16) return {storage::eight, scaling::half, 16, 16};  // the number less its zero point
+      return zero >= 0 ? packed_format{storage::four, scaling::half, group, zero} : packed_format{storage::four, scaling::half_zero, group, 0};
+    }
+    case SL_ENCODING_INT8: {
+      const int group = kept_group(s.group, s.cols);
+      return group < 16 ? floats : packed_format{storage::eight, scaling::full, group, 128};
+    }
+    default: return floats;
+  }
+}
+
 // `first` is the block's first weight.
-void row_quants::read_block(sl_encoding encoding, const uint8_t* b, int64_t first) {
-  int* out = q.data() + first;
-  float *s = scale.data(), *o = second.data();
-  const auto nibbles = [&](const uint8_t* bytes, const uint8_t* fifth, int offset) {
+void packed_row::read_block(sl_encoding encoding, const uint8_t* b, int64_t first) {
+  uint8_t* out = q.data() + first;
+  const auto nibbles = [&](const uint8_t* bytes, const uint8_t* fifth) {
     const uint32_t high = fifth ? read_as<uint32_t>(fifth) : 0;
     for (int j = 0; j < 16; j++) {
-      out[j] = ((bytes[j] & 15) | int(high >> j & 1) << 4) - offset;
-      out[j + 16] = ((bytes[j] >> 4) | int(high >> (j + 16) & 1) << 4) - offset;
+      out[j] = uint8_t((bytes[j] & 15) | (high >> j & 1) << 4);
+      out[j + 16] = uint8_t((bytes[j] >> 4) | (high >> (j + 16) & 1) << 4);
     }
   };
   switch (encoding) {
-    case SL_ENCODING_Q4_0: nibbles(b + 2, nullptr, 0), s[first / 32] = half_at(b), o[first / 32] = 8; return;
-    case SL_ENCODING_Q4_1: nibbles(b + 4, nullptr, 0), s[first / 32] = half_at(b), o[first / 32] = half_at(b + 2); return;
-    case SL_ENCODING_Q5_0: nibbles(b + 6, b + 2, 16), s[first / 32] = half_at(b), o[first / 32] = 0; return;
-    case SL_ENCODING_Q5_1: nibbles(b + 8, b + 4, 0), s[first / 32] = half_at(b), o[first / 32] = half_at(b + 2); return;
+    case SL_ENCODING_Q4_0: nibbles(b + 2, nullptr), put_bytes(scales, first / 32, read_as<uint16_t>(b)); return;
+    case SL_ENCODING_Q4_1: nibbles(b + 4, nullptr), put_bytes(scales, first / 32, read_as<uint32_t>(b)); return;
+    case SL_ENCODING_Q5_0: nibbles(b + 6, b + 2), put_bytes(scales, first / 32, read_as<uint16_t>(b)); return;
+    case SL_ENCODING_Q5_1: nibbles(b + 8, b + 4), put_bytes(scales, first / 32, read_as<uint32_t>(b)); return;
     case SL_ENCODING_Q8_0:
-      for (int j = 0; j < 32; j++) out[j] = int8_t(b[2 + j]);
-      s[first / 32] = half_at(b), o[first / 32] = 0;
+      for (int j = 0; j < 32; j++) out[j] = uint8_t(b[2 + j] + 128);
+      put_bytes(scales, first / 32, read_as<uint16_t>(b));
       return;
     case SL_ENCODING_Q4_K:
     case SL_ENCODING_Q5_K: {
       const bool five = encoding == SL_ENCODING_Q5_K;
       const uint8_t* low = b + (five ? 48 : 16);
       for (int part = 0; part < 8; part++) {
-        int factor, min;
-        scale_and_min(b + 4, part, factor, min);
-        s[first / 32 + part] = half_at(b) * float(factor), o[first / 32 + part] = -(half_at(b + 2) * float(min));
+        uint8_t both[2];
+        scale_and_min(b + 4, part, both[0], both[1]);
+        put_bytes(scales, first / 32 + part, read_as<uint16_t>(both));
         for (int j = 0; j < 32; j++) {
           const int byte = low[part / 2 * 32 + j];
-          out[part * 32 + j] = (part % 2 ? byte >> 4 : byte & 15) | (five ? (b[16 + j] >> part & 1) << 4 : 0);
+          out[part * 32 + j] = uint8_t((part % 2 ? byte >> 4 : byte & 15) | (five ? (b[16 + j] >> part & 1) << 4 : 0));
         }
       }
+      put_bytes(supers, first / 256, read_as<uint32_t>(b));
       return;
     }
     default:  // Q6_K
       for (int j = 0; j < 256; j++) {
         const int part = j / 128, quarter = j % 128 / 32, i = j % 32;
         const int byte = b[part * 64 + quarter % 2 * 32 + i];
-        out[j] = ((quarter < 2 ? byte & 15 : byte >> 4) | (b[128 + part * 32 + i] >> (2 * quarter) & 3) << 4) - 32;
+        out[j] = uint8_t((quarter < 2 ? byte & 15 : byte >> 4) | (b[128 + part * 32 + i] >> (2 * quarter) & 3) << 4);
       }
-      for (int g = 0; g < 16; g++) s[first / 16 + g] = half_at(b + 208) * float(int8_t(b[192 + g])), o[first / 16 + g] = 0;
+      std::memcpy(scales.data() + first / 16, b + 192, 16);
+      put_bytes(supers, first / 256, read_as<uint16_t>(b + 208));
   }
 }
 
-void row_quants::read_gptq(const sl_weight_source& s, int64_t n) {
+// GPTQ, AWQ and INT8: a file's groups, and those that are kept.
+void packed_row::read_grouped(const sl_weight_source& s, int64_t n, const packed_format& f) {
   const auto* data = static_cast<const uint8_t*>(s.data);
-  for (int64_t k = 0; k < s.cols; k++) q[size_t(k)] = int(read_as<uint32_t>(data + (k / 8 * s.rows + n) * 4) >> (4 * (k % 8)) & 15);
-  for (int64_t g = 0; g < s.cols / s.group; g++) {
-    scale[size_t(g)] = half_at(static_cast<const uint8_t*>(s.scales) + (g * s.rows + n) * 2);
-    const auto zeros = read_as<uint32_t>(static_cast<const uint8_t*>(s.zeros) + (g * (s.rows / 8) + n / 8) * 4);
-    second[size_t(g)] = float(int(zeros >> (4 * (n % 8)) & 15) + zero_offset(s.encoding));
+  const int64_t K = s.cols, groups = K / s.group;
+  const bool eight = s.encoding == SL_ENCODING_INT8;
+  for (int64_t k = 0; k < K; k++) {
+    if (eight) q[size_t(k)] = uint8_t(data[n * K + k] + 128);
+    else if (is_awq(s)) q[size_t(k)] = uint8_t(read_as<uint32_t>(data + (k * (s.rows / 8) + n / 8) * 4) >> shift_of(s, n) & 15);
+    else q[size_t(k)] = uint8_t(read_as<uint32_t>(data + (k / 8 * s.rows + n) * 4) >> (4 * (k % 8)) & 15);
+  }
+  if (f.storage == storage::eight && !eight)
+    for (int64_t k = 0; k < K; k++) q[size_t(k)] = uint8_t(q[size_t(k)] + f.center - zero_at(s, n, k / s.group));
+  for (int64_t kept = 0; kept < (K + f.group - 1) / f.group; kept++) {
+    const int64_t g = std::min(kept * f.group / s.group, groups - 1);
+    if (eight) {
+      put_bytes(scales, kept, read_as<uint32_t>(static_cast<const uint8_t*>(s.scales) + (n * groups + g) * 4));
+      continue;
+    }
+    const auto scale = read_as<uint16_t>(static_cast<const uint8_t*>(s.scales) + (g * s.rows + n) * 2);
+    if (f.scaling == scaling::half) put_bytes(scales, kept, scale);
+    else put_bytes(scales, kept, uint32_t(scale) | uint32_t(f32_to_f16(float(zero_at(s, n, g)))) << 16);
   }
 }
 
-void row_quants::read_awq(const sl_weight_source& s, int64_t n) {
-  static constexpr int nibble_of_column[8] = {0, 4, 1, 5, 2, 6, 3, 7};
-  const int shift = 4 * nibble_of_column[n % 8];
-  const auto* data = static_cast<const uint8_t*>(s.data);
-  for (int64_t k = 0; k < s.cols; k++) q[size_t(k)] = int(read_as<uint32_t>(data + (k * (s.rows / 8) + n / 8) * 4) >> shift & 15);
-  for (int64_t g = 0; g < s.cols / s.group; g++) {
-    scale[size_t(g)] = half_at(static_cast<const uint8_t*>(s.scales) + (g * s.rows + n) * 2);
-    const auto zeros = read_as<uint32_t>(static_cast<const uint8_t*>(s.zeros) + (g * (s.rows / 8) + n / 8) * 4);
-    second[size_t(g)] = float(int(zeros >> shift & 15));
-  }
-}
-
-void row_quants::read(const sl_weight_source& s, int64_t n, int group) {
+void packed_row::read(const sl_weight_source& s, int64_t n, const packed_format& f) {
   q.assign(size_t(s.cols), 0);
-  scale.assign(size_t(s.cols / group), 0);
-  second.assign(size_t(s.cols / group), 0);
-  const auto* data = static_cast<const uint8_t*>(s.data);
+  scales.assign(size_t((s.cols + f.group - 1) / f.group * scale_size(f.scaling)), 0);
+  supers.assign(size_t((s.cols + super_block - 1) / super_block * super_size(f.scaling)), 0);
   switch (s.encoding) {
     case SL_ENCODING_GPTQ4:
-    case SL_ENCODING_GPTQ4_V2: return read_gptq(s, n);
-    case SL_ENCODING_AWQ4: return read_awq(s, n);
-    case SL_ENCODING_INT8:
-      for (int64_t k = 0; k < s.cols; k++) q[size_t(k)] = int8_t(data[n * s.cols + k]);
-      for (int64_t g = 0; g < s.cols / group; g++)
-        scale[size_t(g)] = read_as<float>(static_cast<const uint8_t*>(s.scales) + (n * (s.cols / group) + g) * 4);
-      return;
+    case SL_ENCODING_GPTQ4_V2:
+    case SL_ENCODING_AWQ4:
+    case SL_ENCODING_INT8: return read_grouped(s, n, f);
     default: break;
   }
+  const auto* data = static_cast<const uint8_t*>(s.data);
   const int64_t values = block_values(s), bytes = block_bytes(s.encoding);
   for (int64_t b = 0; b < s.cols / values; b++) read_block(s.encoding, data + (n * (s.cols / values) + b) * bytes, b * values);
 }

@@ -9,17 +9,30 @@ namespace SL_BACKEND_NS {
 cuda_stream::cuda_stream(const cuda_device& d, cudaStream_t imported) : device_(d), owned_(imported == nullptr) {
   if (owned_) {
     check(cudaStreamCreateWithFlags(&native, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-    return;
+  } else {
+    CUcontext context = nullptr;
+    if (driver().stream_context(imported, &context) != CUDA_SUCCESS || context != d.context())
+      throw error(SL_ERR_ARGUMENT,
+                  format("native_stream is no stream of the primary context of CUDA device %d", d.ordinal()));
+    native = imported;
   }
-  CUcontext context = nullptr;
-  if (driver().stream_context(imported, &context) != CUDA_SUCCESS || context != d.context())
-    throw error(SL_ERR_ARGUMENT,
-                format("native_stream is no stream of the primary context of CUDA device %d", d.ordinal()));
-  native = imported;
+  try {
+    const uint64_t bytes = uint64_t(most_sharing_blocks) * uint64_t(d.multiprocessors()) * sizeof *arrivals_;
+    check_allocation(cudaMalloc(reinterpret_cast<void**>(&arrivals_), bytes), "cudaMalloc", bytes);
+    check(cudaMemsetAsync(arrivals_, 0, bytes, native), "cudaMemsetAsync");
+  } catch (...) {
+    release_all();
+    throw;
+  }
 }
 
-cuda_stream::~cuda_stream() {
-  if (owned_) quietly(device_, [&] { cudaStreamDestroy(native); });
+cuda_stream::~cuda_stream() { release_all(); }
+
+void cuda_stream::release_all() noexcept {
+  quietly(device_, [&] {
+    if (arrivals_) cudaFree(arrivals_);  // waits for what runs
+    if (owned_) cudaStreamDestroy(native);
+  });
 }
 
 void* cuda_stream::allocate(uint64_t bytes, sl_memory memory) {

@@ -55,13 +55,20 @@ class cuda_stream final : public stream {
   // Made when it is first asked for. Within the device's context.
   pinned_staging& staging();
 
+  // A counter for each of most_sharing_blocks blocks a multiprocessor, zero between kernels: tiles that several blocks share count
+  // by them who is done.
+  static constexpr int most_sharing_blocks = 2;
+  unsigned* arrivals() const { return arrivals_; }
+
   cudaStream_t native = nullptr;
 
  private:
+  void release_all() noexcept;
   void throw_if_capturing(const char* what) const;
   const cuda_device& device_;
   const bool owned_;
   std::unique_ptr<pinned_staging> staging_;
+  unsigned* arrivals_ = nullptr;
 };
 
 inline cudaStream_t native(stream& s) { return static_cast<cuda_stream&>(s).native; }

@@ -27,6 +27,7 @@ const op_table& op_table_of_kernels() {
     put<add_rms_norm_cuda>(t.add_rms_norm);
     put<rms_norm_add_cuda>(t.rms_norm_add);
     put<linear_cuda>(t.linear);
+    put<gated_linear_cuda>(t.gated_linear);
     put<fused_qkv_cuda>(t.fused_qkv);
     put<rope_cuda>(t.rope);
     put<kv_append_cuda>(t.kv_append);
@@ -40,6 +41,7 @@ const op_table& op_table_of_kernels() {
     put<log_probs_cuda>(t.log_probs);
     put<copy_pages_cuda>(t.copy_pages);
     t.linear.workspace = linear_workspace;
+    t.gated_linear.workspace = gated_linear_workspace;
     t.fused_qkv.workspace = fused_qkv_workspace;
     t.paged_attention.workspace = paged_attention_workspace;
     t.cascade_attention.workspace = cascade_attention_workspace;

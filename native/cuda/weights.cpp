@@ -1,5 +1,5 @@
-// Weights: from a file's encoding to what the kernels read (kernels/weight.h). Values are kept: four-bit encodings stay
-// four-bit, five to eight become a signed byte, and what fits neither becomes f32.
+// Weights: from a file's encoding to what the kernels read (kernels/weight.h, kernels/packed.h). Numbers keep their bits; what has no
+// packed form becomes f32.
 #include <cstring>
 #include <vector>
 
@@ -16,8 +16,7 @@ namespace SL_BACKEND_NS {
 
 cuda_weight::~cuda_weight() {
   quietly(device_, [&] {
-    cudaFree(data);
-    cudaFree(groups);
+    for (char* part : {data, high, scales, supers}) cudaFree(part);
   });
 }
 
@@ -39,61 +38,36 @@ void* allocate(const cuda_device& d, uint64_t bytes) {
   return p;
 }
 
-struct plan {
-  sl::SL_BACKEND_NS::storage storage;
-  int group;
+// Rows of a matrix in their packed places: some whole groups of eight rows.
+struct slab {
+  int64_t blocks, units;  // of 128 columns; of columns that share a scale (or hold several)
+  std::vector<char> data, high, scales, supers;
 };
 
-bool in_order(const sl_weight_source& s) {
-  for (int64_t k = 0; s.order && k < s.cols; k++)
-    if (s.order[k] != k / s.group) return false;
-  return true;
-}
-
-plan plan_of(const sl_weight_source& s) {
-  switch (s.encoding) {
-    case SL_ENCODING_F16: return {storage::f16, 1};
-    case SL_ENCODING_BF16: return {storage::bf16, 1};
-    case SL_ENCODING_Q4_0: return {storage::int4_zero, 32};
-    case SL_ENCODING_Q4_1: return {storage::int4_bias, 32};
-    case SL_ENCODING_Q4_K: return {storage::int4_wide, 32};
-    case SL_ENCODING_GPTQ4:
-    case SL_ENCODING_GPTQ4_V2:
-    case SL_ENCODING_AWQ4:
-      if (s.group % 8 == 0 && in_order(s)) return {storage::int4_zero, s.group};
-      return {storage::f32, 1};  // groups across a word, or rows out of order
-    case SL_ENCODING_Q5_0:
-    case SL_ENCODING_Q5_1:
-    case SL_ENCODING_Q5_K:
-    case SL_ENCODING_Q8_0: return {storage::int8, 32};
-    case SL_ENCODING_Q6_K: return {storage::int8, 16};
-    case SL_ENCODING_INT8:
-      if (s.group % 8 == 0) return {storage::int8, s.group};
-      return {storage::f32, 1};
-    default: return {storage::f32, 1};
-  }
-}
-
-// Each group's two numbers: binary16 where the file has them so, else f32.
-void put_groups(char* to, const std::vector<float>& scale, const std::vector<float>& second, bool halves) {
-  for (size_t g = 0; g < scale.size(); g++) {
-    if (halves) {
-      const uint16_t both[2] = {f32_to_f16(scale[g]), f32_to_f16(second[g])};
-      std::memcpy(to + g * 4, both, 4);
-    } else {
-      const float both[2] = {scale[g], second[g]};
-      std::memcpy(to + g * 8, both, 8);
+// `n` counts from the slab's first row.
+void put_row(slab& s, int64_t n, const packed_row& row, const packed_format& f) {
+  auto* words = reinterpret_cast<uint32_t*>(s.data.data());
+  auto* high = reinterpret_cast<uint32_t*>(s.high.data());
+  for (size_t k = 0; k < row.q.size(); k++) {
+    const packed_place p = place_in_row(int(k));
+    const uint32_t q = row.q[k];
+    if (f.storage == storage::eight) {
+      s.data[size_t(eight_byte(n, s.blocks, p))] = char(q);
+      continue;
     }
+    words[four_word(n, s.blocks, p)] |= (q & 15) << four_bit(p);
+    if (f.storage == storage::five) high[lane_word(n, s.blocks, p, 1)] |= q >> 4 << fifth_bit(p);
+    else if (f.storage == storage::six) high[sixth_word(n, s.blocks, p)] |= q >> 4 << sixth_bit(p);
   }
-}
-
-void put_int4(char* to, const std::vector<int>& q) {
-  auto* words = reinterpret_cast<uint32_t*>(to);
-  for (size_t k = 0; k < q.size(); k++) words[int4_word((long long)k)] |= uint32_t(q[k]) << int4_bit((long long)k);
-}
-
-void put_int8(char* to, const std::vector<int>& q) {
-  for (size_t k = 0; k < q.size(); k++) to[int8_byte((long long)k)] = char(q[k]);
+  const int64_t each = f.group < packed_block ? packed_block / f.group : 1;
+  const auto put = [n](std::vector<char>& to, const std::vector<uint8_t>& from, int64_t of_row, int64_t at_once) {
+    // [of_row / at_once][8 rows][at_once]
+    for (int64_t first = 0; first < int64_t(from.size()); first += at_once)
+      std::memcpy(to.data() + (n / packed_rows * of_row + first) * packed_rows + n % packed_rows * at_once, from.data() + first,
+                  size_t(std::min(at_once, int64_t(from.size()) - first)));
+  };
+  put(s.scales, row.scales, s.units * each * scale_size(f.scaling), each * scale_size(f.scaling));
+  if (super_size(f.scaling) > 0) put(s.supers, row.supers, (s.blocks + 1) / 2 * super_size(f.scaling), super_size(f.scaling));
 }
 
 }  // namespace
@@ -101,48 +75,52 @@ void put_int8(char* to, const std::vector<int>& q) {
 std::unique_ptr<weight> cuda_device::create_weight(stream& s, const sl_weight_source& source) {
   context_scope scope(*this);
   auto w = std::make_unique<cuda_weight>(*this);
-  const plan p = plan_of(source);
+  const packed_format f = format_of(source);
   const int64_t N = source.rows, K = source.cols;
   w->rows = N, w->cols = K, w->encoding = source.encoding;
-  w->storage = p.storage, w->group = p.group;
+  w->storage = f.storage, w->scaling = f.scaling, w->group = f.group, w->center = f.center;
 
-  const bool four = p.storage == storage::int4_zero || p.storage == storage::int4_bias || p.storage == storage::int4_wide;
-  const bool quantised = four || p.storage == storage::int8;
-  const uint64_t group_bytes = p.storage == storage::int4_zero || p.storage == storage::int4_bias ? 4 : 8;
-  const uint64_t row_bytes = quantised ? uint64_t(units_of(K, four ? int4_unit : int8_unit)) * 16
-                                       : uint64_t(K) * (p.storage == storage::f32 ? 4 : 2);
-  const uint64_t row_group_bytes = quantised ? uint64_t(K / p.group) * group_bytes : 0;
-  w->data_bytes = uint64_t(N) * row_bytes, w->group_bytes = uint64_t(N) * row_group_bytes;
+  // Bytes of eight rows, or of one where rows are not packed.
+  const bool packed = w->quantised();
+  const int64_t step = packed ? packed_rows : 1, steps = (N + step - 1) / step, blocks = packed_blocks(K);
+  const int64_t units = f.group > packed_block ? (blocks * packed_block + f.group - 1) / f.group : blocks;
+  const int64_t each = f.group < packed_block ? packed_block / f.group : 1;
+  const uint64_t data_step = !packed ? uint64_t(K) * (f.storage == storage::f32 ? 4 : 2) : uint64_t(blocks) * (f.storage == storage::eight ? 1024 : 512);
+  const uint64_t high_step = f.storage == storage::five ? uint64_t(blocks) * 128 : f.storage == storage::six ? uint64_t(blocks) * 256 : 0;
+  const uint64_t scale_step = packed ? uint64_t(units * each * packed_rows * scale_size(f.scaling)) : 0;
+  const uint64_t super_step = packed ? uint64_t((blocks + 1) / 2 * packed_rows * super_size(f.scaling)) : 0;
+  w->data_bytes = uint64_t(steps) * data_step, w->high_bytes = uint64_t(steps) * high_step;
+  w->scale_bytes = uint64_t(steps) * scale_step, w->super_bytes = uint64_t(steps) * super_step;
   w->data = static_cast<char*>(allocate(*this, w->data_bytes));
-  w->groups = static_cast<char*>(allocate(*this, w->group_bytes));
+  w->high = static_cast<char*>(allocate(*this, w->high_bytes));
+  w->scales = static_cast<char*>(allocate(*this, w->scale_bytes));
+  w->supers = static_cast<char*>(allocate(*this, w->super_bytes));
 
   const cudaStream_t stream = native(s);
   pinned_staging& staging = static_cast<cuda_stream&>(s).staging();
-  const auto upload = [&](char* to, const void* from, uint64_t bytes) {
-    staging.send_all(to, from, bytes, stream);
-  };
-  const bool as_it_is = source.encoding == SL_ENCODING_F32 || p.storage == storage::f16 || p.storage == storage::bf16;
-  if (as_it_is) {
-    upload(w->data, source.data, w->data_bytes);
+  if (source.encoding == SL_ENCODING_F32 || f.storage == storage::f16 || f.storage == storage::bf16) {
+    staging.send_all(w->data, source.data, w->data_bytes, stream);
   } else {
     // In slabs of rows, so that the host holds some megabytes and not the matrix.
-    const int64_t slab = std::max<int64_t>(1, (int64_t(4) << 20) / int64_t(row_bytes));
-    std::vector<char> data, groups;
-    row_quants row;
-    for (int64_t first = 0; first < N; first += slab) {
-      const int64_t count = std::min(slab, N - first);
-      data.assign(size_t(count) * row_bytes, 0);
-      groups.assign(size_t(count) * row_group_bytes, 0);
-      if (!quantised) dequantise_rows(source, first, count, reinterpret_cast<float*>(data.data()));
-      for (int64_t n = 0; quantised && n < count; n++) {
-        row.read(source, first + n, p.group);
-        char* to = data.data() + size_t(n) * row_bytes;
-        if (four) put_int4(to, row.q);
-        else put_int8(to, row.q);
-        put_groups(groups.data() + size_t(n) * row_group_bytes, row.scale, row.second, group_bytes == 4);
+    const int64_t at_once = std::max<int64_t>(1, (int64_t(4) << 20) / int64_t(data_step));
+    slab part{blocks, units, {}, {}, {}, {}};
+    packed_row row;
+    for (int64_t first = 0; first < steps; first += at_once) {
+      const int64_t count = std::min(at_once, steps - first), rows = std::min(count * step, N - first * step);
+      part.data.assign(size_t(count) * data_step, 0);
+      part.high.assign(size_t(count) * high_step, 0);
+      part.scales.assign(size_t(count) * scale_step, 0);
+      part.supers.assign(size_t(count) * super_step, 0);
+      if (!packed) dequantise_rows(source, first, count, reinterpret_cast<float*>(part.data.data()));
+      for (int64_t n = 0; packed && n < rows; n++) {
+        row.read(source, first * step + n, f);
+        put_row(part, n, row, f);
       }
-      upload(w->data + uint64_t(first) * row_bytes, data.data(), data.size());
-      upload(w->groups + uint64_t(first) * row_group_bytes, groups.data(), groups.size());
+      const auto send = [&](char* to, const std::vector<char>& from, uint64_t each_step) {
+        if (!from.empty()) staging.send_all(to + uint64_t(first) * each_step, from.data(), from.size(), stream);
+      };
+      send(w->data, part.data, data_step), send(w->high, part.high, high_step);
+      send(w->scales, part.scales, scale_step), send(w->supers, part.supers, super_step);
     }
   }
   check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");  // other streams may use it now

@@ -457,6 +457,32 @@ typedef struct sl_linear_args {
    or BF16 activations the dequantised weight may be rounded to x's type. Sums in f32. */
 SL_API sl_status sl_linear(sl_stream* stream, const sl_linear_args* args);
 
+typedef int32_t sl_activation;
+enum sl_activation_values {
+  SL_ACTIVATION_SILU = 0,
+  SL_ACTIVATION_GELU_TANH = 1,
+  SL_ACTIVATION_GELU_ERF = 2,
+  SL_ACTIVATION_RELU = 3
+};
+
+typedef struct sl_gated_linear_args {
+  uint32_t size;
+  sl_activation activation;
+  const sl_tensor* x;           /* [T,C]; may be F32 for any y */
+  const sl_tensor* norm_weight; /* [C]: RMSNorm first; or null: x as it is */
+  sl_weight* gate;              /* [F,C] */
+  sl_weight* up;                /* [F,C] */
+  const sl_tensor* bias_gate;   /* [F], or null */
+  const sl_tensor* bias_up;
+  const sl_tensor* y;           /* [T,F] */
+  float norm_eps;
+  uint32_t reserved;
+} sl_gated_linear_args;
+
+/* y = act(x * gate^T + bias_gate) * (x * up^T + bias_up), x normalised first: the first half of a gated feed-forward.
+   Rounded: x, normalised or not, to y's dtype, then as sl_linear of such an x; what is activated and multiplied may be rounded to y's dtype; y. */
+SL_API sl_status sl_gated_linear(sl_stream* stream, const sl_gated_linear_args* args);
+
 typedef int32_t sl_rope_kind;
 enum sl_rope_kind_values {
   SL_ROPE_HALF = 0,       /* pairs (i, i + R/2): "neox", Hugging Face's rotate-half */
@@ -540,14 +566,6 @@ SL_API sl_status sl_cascade_attention(sl_stream* stream, const sl_attention_args
    A state with lse2 = -inf counts for nothing, whatever its o holds. From left to right.   Rounded: y. */
 SL_API sl_status sl_merge_states(sl_stream* stream, const sl_tensor* o, const sl_tensor* lse2, const sl_tensor* y,
                                  const sl_tensor* y_lse2);
-
-typedef int32_t sl_activation;
-enum sl_activation_values {
-  SL_ACTIVATION_SILU = 0,
-  SL_ACTIVATION_GELU_TANH = 1,
-  SL_ACTIVATION_GELU_ERF = 2,
-  SL_ACTIVATION_RELU = 3
-};
 
 /* y = act(gate) * up.   gate, up, y [T,F]; y may be gate or up.   Rounded: y. */
 SL_API sl_status sl_gated_activation(sl_stream* stream, sl_activation activation, const sl_tensor* gate,

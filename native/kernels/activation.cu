@@ -1,20 +1,11 @@
 // gated_activation: y[t,f] = act(gate[t,f]) * up[t,f]     gate, up, y [T,F] in {f32,f16,bf16}; f32 inside
 // grid (F / (256 * Vec), T)   block 256   moves 3*T*F*sizeof(y) bytes: bound by memory
+#include "activation.cuh"
 #include "host.cuh"
 #include "ops.h"
 
 namespace sl {
 namespace SL_BACKEND_NS {
-
-__device__ __forceinline__ float activate(float v, int kind) {
-  switch (kind) {
-    case SL_ACTIVATION_SILU: return v / (1.0f + expf(-v));
-    case SL_ACTIVATION_GELU_TANH:
-      return 0.5f * v * (1.0f + tanhf(0.797884560802865356f * (v + 0.044715f * v * v * v)));
-    case SL_ACTIVATION_GELU_ERF: return 0.5f * v * (1.0f + erff(v * 0.707106781186547524f));
-    default: return v > 0.0f || isnan(v) ? v : 0.0f;  // RELU; NaN stays
-  }
-}
 
 template <typename T, int Vec>
 __global__ void __launch_bounds__(256) gated_activation_kernel(gmem<T> y, gmem<const T> gate, gmem<const T> up, int F, int kind,

@@ -1,9 +1,7 @@
 // embedding: y[t,:] = scale * table[ids[t],:]     gather: y[i,:] = x[rows[i],:]
 // grid a row each   block 128   bound by latency: a few rows
-#include "host.cuh"
+#include "linear.cuh"
 #include "ops.h"
-#include "packed.cuh"
-#include "weight.h"
 
 namespace sl {
 namespace SL_BACKEND_NS {
@@ -18,40 +16,56 @@ __global__ void embedding_kernel(any_output y, gmem<const int> ids, gmem<const W
     y.put(t * y_stride + d, id >= 0 && id < V ? scale * to_float(table[id * D + d]) : SL_NAN);
 }
 
-__device__ __forceinline__ float2 pair_of(gmem<const half2> p) { return __half22float2(p[0]); }
-__device__ __forceinline__ float2 pair_of(gmem<const float2> p) { return p[0]; }
-
-template <typename Group, bool Zero>
-__global__ void embedding_int4_kernel(any_output y, gmem<const int> ids, gmem<const uint32_t> words, gmem<const Group> groups,
-                                      int group, float scale, long long V, int D, long long y_stride) {
+// A lane's part of a block of a row a thread (packed.h): 16 bytes, or 32 of eight bits.
+__global__ void embedding_packed_kernel(any_output y, gmem<const int> ids, weight_view table, float scale, long long y_stride, bool fours) {
   const long long t = blockIdx.x, id = ids[t];
-  const long long row_words = units_of(D, int4_unit) * 4;
-  for (int d = int(threadIdx.x); d < D; d += int(blockDim.x)) {
-    float v = SL_NAN;
-    if (id >= 0 && id < V) {
-      const float q = float(words[id * row_words + int4_word(d)] >> int4_bit(d) & 15);
-      const float2 g = pair_of(groups + (id * (D / group) + d / group));
-      v = scale * (Zero ? g.x * (q - g.y) : g.x * q + g.y);
+  const bool known = id >= 0 && id < table.rows;
+  for (int u = int(threadIdx.x); u < 4 * table.blocks; u += int(blockDim.x)) {
+    const int block = u / 4, c = u % 4;
+    const long long lane = known ? (id / packed_rows * table.blocks + block) * 32 + id % packed_rows * 4 + c : 0;
+    uint32_t low[8] = {}, high[2] = {};
+    if (known && table.kind == storage::eight) {
+      const long long first = lane + (id / packed_rows * table.blocks + block) * 32;  // halves of 32 lanes
+      const uint4 a = view_as<uint4>(table.data)[first], b = view_as<uint4>(table.data)[first + 32];
+      low[0] = a.x, low[1] = a.y, low[2] = a.z, low[3] = a.w, low[4] = b.x, low[5] = b.y, low[6] = b.z, low[7] = b.w;
+    } else if (known) {
+      const uint4 a = view_as<uint4>(table.data)[lane];
+      low[0] = a.x, low[1] = a.y, low[2] = a.z, low[3] = a.w;
+      if (table.kind == storage::five) high[0] = view_as<uint32_t>(table.high)[lane];
+      if (table.kind == storage::six) {
+        const uint2 bits = view_as<uint2>(table.high)[lane];
+        high[0] = bits.x, high[1] = bits.y;
+      }
     }
-    y.put(t * y_stride + d, v);
-  }
-}
-
-__global__ void embedding_int8_kernel(any_output y, gmem<const int> ids, gmem<const signed char> q, gmem<const float2> groups,
-                                      int group, float scale, long long V, int D, long long y_stride) {
-  const long long t = blockIdx.x, id = ids[t];
-  for (int d = int(threadIdx.x); d < D; d += int(blockDim.x)) {
-    float v = SL_NAN;
-    if (id >= 0 && id < V) {
-      const float2 g = groups[id * (D / group) + d / group];
-      v = scale * (g.x * float(q[id * units_of(D, int8_unit) * int8_unit + int8_byte(d)]) + g.y);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      float2 g = make_float2(0.0f, 0.0f);
+#pragma unroll
+      for (int s = 0; s < 2; s++) {
+        const int k = block * packed_block + 32 * j + 16 * s + 4 * c;
+        if (k >= table.cols) continue;
+        float v[4];
+        if (known) {
+          if (s == 0 || table.group == 16) g = group_scale(table, id, k);
+          if (table.kind == storage::eight) bytes_four(v, low[2 * j + s], table.center);
+          else nibbles_four(v, low[j], 2 * s, table.kind == storage::five ? fifth_bits(high[0], j, s) : table.kind == storage::six ? sixth_bits(high[j / 2], j, s) : 0u, table.center);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) v[i] = known ? scale * (g.x * v[i] + g.y) : SL_NAN;
+        if (fours) {
+          y.put_four(t * y_stride + k, v);
+        } else {
+#pragma unroll
+          for (int i = 0; i < 4; i++)
+            if (k + i < table.cols) y.put(t * y_stride + k + i, v[i]);
+        }
+      }
     }
-    y.put(t * y_stride + d, v);
   }
 }
 
 void embedding_cuda(stream& s, const embedding_args& a) {
-  const auto& w = static_cast<const cuda_weight&>(*a.table);
+  const cuda_weight& w = as_cuda(a.table);
   const unsigned T = unsigned(a.y.shape[0]);
   const int D = int(w.cols);
   const int* ids = a.ids.as<const int>();
@@ -64,18 +78,9 @@ void embedding_cuda(stream& s, const embedding_args& a) {
     case storage::f32: return dense(float());
     case storage::f16: return dense(half());
     case storage::bf16: return dense(__nv_bfloat16());
-    case storage::int4_zero:
-      return launch(native(s), KERNEL(embedding_int4_kernel<half2, true>), T, 128, 0, y, ids, w.values<uint32_t>(),
-                    w.scales<half2>(), w.group, a.scale, w.rows, D, a.y.stride[0]);
-    case storage::int4_bias:
-      return launch(native(s), KERNEL(embedding_int4_kernel<half2, false>), T, 128, 0, y, ids, w.values<uint32_t>(),
-                    w.scales<half2>(), w.group, a.scale, w.rows, D, a.y.stride[0]);
-    case storage::int4_wide:
-      return launch(native(s), KERNEL(embedding_int4_kernel<float2, false>), T, 128, 0, y, ids, w.values<uint32_t>(),
-                    w.scales<float2>(), w.group, a.scale, w.rows, D, a.y.stride[0]);
-    case storage::int8:
-      return launch(native(s), KERNEL(embedding_int8_kernel), T, 128, 0, y, ids, w.values<signed char>(), w.scales<float2>(),
-                    w.group, a.scale, w.rows, D, a.y.stride[0]);
+    default:
+      return launch(native(s), KERNEL(embedding_packed_kernel), T, 128, 0, y, ids, view_of(w), a.scale, a.y.stride[0],
+                    fours_allowed(a.y));
   }
 }
 

@@ -1,4 +1,4 @@
-// What the kernels of fused_qkv share: the three projections as one list of blocks, and the launchers' side of them.
+// What the kernels of fused_qkv share: the launchers' side of heads, and the order of a head's rows in fragments.
 #pragma once
 
 #include "head_jobs.cuh"
@@ -6,40 +6,6 @@
 
 namespace sl {
 namespace SL_BACKEND_NS {
-
-// One of the three projections. A head's places (heads.cuh) are cut into parts of `width`: one where the head is normalised or
-// its slot has a scale, else as the kernel likes. A block takes a part, or several whole heads.
-struct projection {
-  weight_view w;
-  any_input bias;
-  head_job job;  // of its x nothing is used
-  int width, blocks_a_head, heads_a_block;
-  __host__ __device__ __forceinline__ int blocks() const { return (job.heads + heads_a_block - 1) / heads_a_block * blocks_a_head; }
-};
-struct projections { projection part[3]; };  // q, k, v
-
-struct qkv_input {
-  any_input x, norm;  // norm [C], or absent
-  long long stride;
-  int tokens;
-  float eps;
-  bool aligned, norm_aligned;
-};
-
-// Which projection a block works for, and its number among that one's blocks.
-struct qkv_block { int which, at; };
-__device__ __forceinline__ qkv_block block_of(const projections& all, int block) {
-  int which = 0;
-  for (; which < 2 && block >= all.part[which].blocks(); which++) block -= all.part[which].blocks();
-  return {which, block};
-}
-
-inline view matrix(char* data, sl_dtype dtype, int64_t rows, int64_t cols) {
-  view v;
-  v.data = data, v.dtype = dtype, v.rank = 2;
-  v.shape[0] = rows, v.shape[1] = cols, v.stride[0] = cols, v.stride[1] = 1;
-  return v;
-}
 
 inline view heads_of(const view& m, int64_t heads) {
   view v = m;
@@ -49,7 +15,6 @@ inline view heads_of(const view& m, int64_t heads) {
   return v;
 }
 
-
 inline head_jobs jobs_of(const fused_qkv_args& a, const view& q, const view& k, const view& v) {
   head_jobs jobs{};
   jobs.q = job_of(heads_of(q, a.q.shape[1]), a.q, true);
@@ -58,21 +23,14 @@ inline head_jobs jobs_of(const fused_qkv_args& a, const view& q, const view& k, 
   if (!a.whole_row_norm) jobs.q.norm = input_of(a.norm_q), jobs.k.norm = input_of(a.norm_k);
   return jobs;
 }
+// Of kernels that have the products themselves.
+inline head_jobs jobs_of(const fused_qkv_args& a) {
+  const auto none = [&](const weight* w) { return matrix(nullptr, SL_DTYPE_F32, a.x.shape[0], w->rows); };
+  return jobs_of(a, none(a.wq), none(a.wk), none(a.wv));
+}
 
 inline rotation turning(const fused_qkv_args& a) {
   return rotation_of(a.inv_freq, a.batch->device.positions, a.rope_scale, a.rope_kind);
-}
-
-inline projection projection_of(const weight& w, const view& bias, const head_job& job, int width) {
-  projection p{};
-  p.w = view_of(static_cast<const cuda_weight&>(w)), p.bias = input_of(bias), p.job = job;
-  p.width = width == 0 ? job.dim : std::min(width, job.dim);
-  p.blocks_a_head = int(blocks_for(job.dim, p.width)), p.heads_a_block = 1;
-  return p;
-}
-
-inline qkv_input input_of(const fused_qkv_args& a) {
-  return {input_of(a.x), input_of(a.norm_weight), a.x.stride[0], int(a.x.shape[0]), a.norm_eps, rows_aligned_16(a.x), aligned_16(a.norm_weight.data)};
 }
 
 // A head's norm, and a slot's scale, want the whole head in one block.
@@ -80,9 +38,32 @@ inline bool whole_q(const fused_qkv_args& a) { return bool(a.norm_q); }
 inline bool whole_k(const fused_qkv_args& a) { return a.norm_k || a.cache.key_scales; }
 inline bool whole_v(const fused_qkv_args& a) { return a.cache.value_scales != nullptr; }
 
-// Many rows on tensor cores, with products of 16 bits.
-void fused_qkv_f16(stream&, const fused_qkv_args&);
-void fused_qkv_bf16(stream&, const fused_qkv_args&);
+// A head by 16 places (heads.cuh), a fragment's rows: where halves turn against each other, eight dims and the eight that they turn
+// with; else 16 neighbours, of which the second eight may not be there.
+struct head_rows {
+  int dim, turned;
+  bool interleaved;
+  __host__ __device__ __forceinline__ int parts() const { return (dim + 15) / 16; }
+  __device__ __forceinline__ bool paired(int part) const { return !interleaved && 16 * part < turned; }
+  // The dim that row group `half` of a part begins with.
+  __device__ __forceinline__ int first_dim(int part, int half) const {
+    if (paired(part)) return 8 * part + half * (turned / 2);
+    return min(16 * part + 8 * half, dim - 8);
+  }
+  // The row of its part at which the dim at a place stands.
+  __device__ __forceinline__ int row_of(int place) const {
+    const int in = place % 16;
+    return paired(place / 16) ? in % 2 * 8 + in / 2 : in;
+  }
+};
+
+// Products of 16-bit numbers on tensor cores, for heads whose dims go by eight (by 16 where halves turn).
+void few_qkv_f16(stream&, const fused_qkv_args&);  // up to 8 rows of x; one launch
+void few_qkv_bf16(stream&, const fused_qkv_args&);
+// More, of x normalised and as tiles take it; a launch for q, k and v of one operand.
+void tile_qkv_f16(stream&, const fused_qkv_args&, const view& x, char* workspace);
+void tile_qkv_bf16(stream&, const fused_qkv_args&, const view& x, char* workspace);
+uint64_t tile_qkv_workspace(const device&, const fused_qkv_args&);
 
 }  // namespace SL_BACKEND_NS
 }  // namespace sl

@@ -24,13 +24,34 @@ inline epilogue epilogue_of(const linear_args& a) {
 
 inline weight_view view_of(const cuda_weight& w) {
   weight_view v{};
-  v.data = gmem<const char>(w.data), v.groups = gmem<const char>(w.groups);
-  v.kind = w.storage, v.rows = int(w.rows), v.cols = int(w.cols), v.group = w.group, v.shift = -1;
-  v.row_groups = int(w.cols / w.group);
-  for (int i = 0; i < 31; i++)
-    if (1 << i == w.group) v.shift = i;
-  v.aligned = w.cols % 8 == 0;
+  v.data = gmem<const char>(w.data), v.high = gmem<const char>(w.high);
+  v.scales = gmem<const char>(w.scales), v.supers = gmem<const char>(w.supers);
+  v.kind = w.storage, v.scale_kind = w.scaling, v.rows = int(w.rows), v.cols = int(w.cols), v.blocks = int(packed_blocks(w.cols));
+  v.group = w.group, v.block_scales = w.group < packed_block ? packed_block / std::max(w.group, 1) : 1;
+  v.row_scales = w.group > packed_block ? (v.blocks * packed_block + w.group - 1) / w.group : v.blocks;
+  v.center = float(w.center), v.aligned = w.cols % 8 == 0;
   return v;
+}
+
+inline const cuda_weight& as_cuda(const weight* w) { return static_cast<const cuda_weight&>(*w); }
+
+inline view matrix(char* data, sl_dtype dtype, int64_t rows, int64_t cols, int64_t stride = 0) {
+  view v;
+  v.data = data, v.dtype = dtype, v.rank = 2;
+  v.shape[0] = rows, v.shape[1] = cols, v.stride[0] = stride ? stride : cols, v.stride[1] = 1;
+  return v;
+}
+
+constexpr uint64_t padded(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// The type in which tensor cores take products of w with rows of x that are rounded to `x`; f32 where they take none.
+inline sl_dtype products_of(const cuda_weight& w, sl_dtype x) {
+  switch (w.storage) {
+    case storage::f32: return SL_DTYPE_F32;
+    case storage::f16: return SL_DTYPE_F16;
+    case storage::bf16: return SL_DTYPE_BF16;
+    default: return x;
+  }
 }
 
 }  // namespace SL_BACKEND_NS

@@ -7,27 +7,30 @@
 namespace sl {
 namespace SL_BACKEND_NS {
 
-// Any weight and activation, few rows of x: every row of w is read once for each four of them.
+// Any weight and activation in f32, few rows of x: every row of w is read once for each four of them.
 void gemv(stream&, const linear_args&, const cuda_weight&);
 
-// How a product is cut into tiles. `split` blocks share a tile's columns of K; their sums meet in the workspace, and are
+// Products of 16-bit numbers, summed in f32, on tensor cores.
+void few_linear_f16(stream&, const linear_args&, const cuda_weight&);  // up to 8 rows of x
+void few_linear_bf16(stream&, const linear_args&, const cuda_weight&);
+void tile_linear_f16(stream&, const linear_args&, const cuda_weight&, char* workspace);  // more; x as tiles take it
+void tile_linear_bf16(stream&, const linear_args&, const cuda_weight&, char* workspace);
+uint64_t tile_linear_workspace(const device&, int64_t T, const cuda_weight&);
+
+// Any weight and activation in f32, in tiles. `split` blocks share a tile's columns of K; their sums meet in the workspace, and are
 // added in their order.
-struct gemm_plan {
-  int tile_m, tile_n, tile_k, split;
+struct f32_plan {
+  int split;
   uint64_t workspace(int64_t M, int64_t N) const { return split > 1 ? uint64_t(split) * uint64_t(M) * uint64_t(N) * 4 : 0; }
 };
-gemm_plan plan_gemm(int64_t M, int64_t N, int64_t K, int multiprocessors);  // tensor cores
-gemm_plan plan_tile(int64_t M, int64_t N, int64_t K, int multiprocessors);  // f32
+f32_plan plan_f32(int64_t M, int64_t N, int64_t K, int multiprocessors);
+void f32_linear(stream&, const linear_args&, const cuda_weight&, char* workspace);
 
-// Products of 16-bit numbers, summed in f32, on tensor cores. See linear.cu for what may take them.
-void gemm_f16(stream&, const linear_args&, const cuda_weight&, char* workspace);
-void gemm_bf16(stream&, const linear_args&, const cuda_weight&, char* workspace);
-// Any weight and activation in f32.
-void tile_linear(stream&, const linear_args&, const cuda_weight&, char* workspace);
-void add_splits(stream&, const linear_args&, const cuda_weight&, int split, const char* workspace);
-
-// y = x in y's type, y without gaps; a row's length is a multiple of 4.
-void round_rows(stream&, const view& x, const view& y);
+// Rows of x as tiles take them: of one type, 16-byte aligned, zeros in what fills them up to a multiple of 8.
+bool tiles_take(const view& x, sl_dtype type);
+uint64_t tile_copy_bytes(int64_t T, int64_t K);
+view tile_copy(char* at, int64_t T, int64_t K, sl_dtype type);  // where such a copy goes
+void round_rows(stream&, const view& x, const view& y);         // y = x in y's type, zeros behind each row up to y's stride
 
 // The op with its workspace somewhere within the stream's.
 void linear_in(stream&, const linear_args&, char* workspace);

@@ -12,6 +12,7 @@ void rms_norm_cuda(stream&, const rms_norm_args&);
 void add_rms_norm_cuda(stream&, const add_rms_norm_args&);
 void rms_norm_add_cuda(stream&, const rms_norm_add_args&);
 void linear_cuda(stream&, const linear_args&);
+void gated_linear_cuda(stream&, const gated_linear_args&);
 void fused_qkv_cuda(stream&, const fused_qkv_args&);
 void rope_cuda(stream&, const rope_args&);
 void kv_append_cuda(stream&, const kv_append_args&);
@@ -26,6 +27,7 @@ void sample_cuda(stream&, const sample_args&);
 void log_probs_cuda(stream&, const log_probs_args&);
 
 uint64_t linear_workspace(const device&, const linear_args&);
+uint64_t gated_linear_workspace(const device&, const gated_linear_args&);
 uint64_t fused_qkv_workspace(const device&, const fused_qkv_args&);
 uint64_t paged_attention_workspace(const device&, const attention_args&);
 uint64_t cascade_attention_workspace(const device&, const attention_args&);

@@ -1,4 +1,5 @@
-// A weight as the matrix kernels take it, and the unpacking of its octets: 8 neighbours along K.
+// A weight as the matrix kernels take it, and its values one octet at a time, in f32: for lookups, and for products that the
+// record keeps in f32. fragments.cuh has the tensor cores' way.
 #pragma once
 
 #include "packed.h"
@@ -10,61 +11,88 @@ namespace sl {
 namespace SL_BACKEND_NS {
 
 struct weight_view {
-  gmem<const char> data, groups;
+  gmem<const char> data, high, scales, supers;
   storage kind;
+  scaling scale_kind;
   int rows, cols;    // N, K
-  int group, shift;  // weights along K that share a scale; its logarithm where it is a power of two, else -1
-  int row_groups;    // K / group
-  bool aligned;      // a dense row is a sequence of whole 16-byte octets
-  __device__ __forceinline__ int group_of(int k) const { return shift >= 0 ? k >> shift : k / group; }
-  __device__ __forceinline__ bool halves() const { return kind == storage::int4_zero || kind == storage::int4_bias; }
-  __device__ __forceinline__ bool has_zero() const { return kind == storage::int4_zero; }
-
-  // A group's scale, and its zero point or bias.
-  __device__ __forceinline__ float2 group_at(long long n, int g) const {
-    const long long at = n * row_groups + g;
-    return halves() ? __half22float2(view_as<half2>(groups)[at]) : view_as<float2>(groups)[at];
+  int blocks;        // of 128 columns
+  int group;         // columns that share a scale
+  int row_scales;    // groups of blocks where a group is one or more, else blocks
+  int block_scales;  // scales of a row to a block, or 1
+  float center;
+  bool aligned;      // a dense row is a sequence of whole 16-byte pieces
+  __device__ __forceinline__ bool has_bias() const { return scale_kind == scaling::half_zero || scale_kind == scaling::half_bias || scale_kind == scaling::super; }
+  // Where the scales of row n lie for a block.
+  __device__ __forceinline__ long long scale_index(long long n, int block) const {
+    const int at = group > packed_block ? block / (group / packed_block) : block;
+    return ((n / packed_rows * row_scales + at) * packed_rows + n % packed_rows) * block_scales;
+  }
+  __device__ __forceinline__ long long super_index(long long n, int block) const {
+    return (n / packed_rows * ((blocks + 1) / 2) + block / 2) * packed_rows + n % packed_rows;
   }
 };
 
-// 0x6400 is 1024 in binary16, whose last place is 1: a nibble put there by one LOP3 is 1024 + q, and 1024 + 16 q from the
-// nibble above.   Source: Kim et al. 2022 (the bias trick), as used by FasterTransformer and Marlin.
-constexpr int and_or = (0xf0 & 0xcc) | 0xaa;
-
-// Octet j of a four-bit unit minus `zero`, exact.
-__device__ __forceinline__ void int4_octet(float (&q)[8], const uint4& unit, int j, float zero) {
-  const uint32_t words[4] = {unit.x, unit.y, unit.z, unit.w};
-  const half2 low_offset = __float2half2_rn(-1024.0f - zero), high_offset = __float2half2_rn(-64.0f - zero);
-  const half2 sixteenth = __float2half2_rn(0.0625f);
-#pragma unroll
-  for (int c = 0; c < 4; c++) {
-    const uint32_t word = words[c] >> (j / 2 * 8);
-    const uint32_t bits = j % 2 ? lop3<and_or>(word, 0x00f000f0u, 0x64006400u) : lop3<and_or>(word, 0x000f000fu, 0x64006400u);
-    half2 v;
-    memcpy(&v, &bits, 4);
-    const float2 pair = __half22float2(j % 2 ? __hfma2(v, sixteenth, high_offset) : __hadd2(v, low_offset));
-    q[2 * c] = pair.x, q[2 * c + 1] = pair.y;
+// scale and bias out of a group's numbers.
+__device__ __forceinline__ float2 scale_and_bias(scaling kind, uint32_t bits, uint32_t super) {
+  half2 both, d;
+  memcpy(&both, &bits, 4);
+  memcpy(&d, &super, 4);
+  switch (kind) {
+    case scaling::half: return make_float2(__low2float(both), 0.0f);
+    case scaling::half_bias: return __half22float2(both);
+    case scaling::half_zero: return make_float2(__low2float(both), -__low2float(both) * __high2float(both));
+    case scaling::super: return make_float2(__low2float(d) * float(bits & 0xffu), -(__high2float(d) * float(bits >> 8 & 0xffu)));
+    case scaling::super_signed: return make_float2(__low2float(d) * float(int((signed char)(bits & 0xffu))), 0.0f);
+    default: return make_float2(__uint_as_float(bits), 0.0f);
   }
 }
 
-// A byte plus 128 becomes the low byte of 2^23 + itself: one PRMT and one exact subtraction, where a conversion would run
-// at a quarter of the rate.
-__device__ __forceinline__ float signed_byte(uint32_t biased_word, int i) {
-  return __uint_as_float(__byte_perm(biased_word, 0x4b000000u, 0x7650 + i)) - 8388736.0f;
+__device__ __forceinline__ float2 group_scale(const weight_view& w, long long n, int k) {
+  const int block = k / packed_block;
+  const long long at = w.scale_index(n, block) + (w.group < packed_block ? k % packed_block / w.group : 0);
+  switch (w.scale_kind) {
+    case scaling::half: return scale_and_bias(scaling::half, view_as<unsigned short>(w.scales)[at], 0);
+    case scaling::super:
+      return scale_and_bias(scaling::super, view_as<unsigned short>(w.scales)[at], view_as<uint32_t>(w.supers)[w.super_index(n, block)]);
+    case scaling::super_signed:
+      return scale_and_bias(scaling::super_signed, view_as<unsigned char>(w.scales)[at], view_as<unsigned short>(w.supers)[w.super_index(n, block)]);
+    default: return scale_and_bias(w.scale_kind, view_as<uint32_t>(w.scales)[at], 0);
+  }
 }
 
-__device__ __forceinline__ void int8_octet(float (&q)[8], const uint4& unit, int j) {
-  const uint32_t words[4] = {unit.x ^ 0x80808080u, unit.y ^ 0x80808080u, unit.z ^ 0x80808080u, unit.w ^ 0x80808080u};
+// Four neighbours out of a word of low nibbles, whose first pair is wanted (0 or 2), and of the bits above: two at 0, 2 and 16, 18.
+__device__ __forceinline__ void nibbles_four(float (&q)[4], uint32_t word, int pair, uint32_t above, float center) {
+  const uint32_t low = word >> (4 * pair);
 #pragma unroll
-  for (int c = 0; c < 4; c++) q[2 * c] = signed_byte(words[c], 2 * j), q[2 * c + 1] = signed_byte(words[c], 2 * j + 1);
+  for (int i = 0; i < 4; i++)
+    q[i] = float((low >> (4 * (i / 2) + 16 * (i % 2)) & 15u) | (above >> (2 * (i / 2) + 16 * (i % 2)) & 3u) << 4) - center;
+}
+__device__ __forceinline__ void bytes_four(float (&q)[4], uint32_t word, float center) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) q[i] = float(word >> (8 * i) & 0xffu) - center;
+}
+// The bits above, of 32 columns j and half s: the fifth of a lane's word, the fifth and sixth of its word j / 2.
+__device__ __forceinline__ uint32_t fifth_bits(uint32_t word, int j, int s) {
+  const uint32_t bits = word >> (4 * j + 2 * s);
+  return (bits & 0x00010001u) | (bits & 0x00020002u) << 1;
+}
+__device__ __forceinline__ uint32_t sixth_bits(uint32_t word, int j, int s) { return word >> (8 * (j % 2) + 4 * s); }
+
+// Four neighbours of a row, q - center; k is a multiple of four.
+__device__ __forceinline__ void packed_four(float (&q)[4], const weight_view& w, long long n, int k) {
+  const packed_place p = place_in_row(k);
+  if (w.kind == storage::eight) return bytes_four(q, view_as<uint32_t>(w.data)[eight_byte(n, w.blocks, p) / 4], w.center);
+  const uint32_t low = view_as<uint32_t>(w.data)[four_word(n, w.blocks, p)];
+  uint32_t above = 0;
+  if (w.kind == storage::five) above = fifth_bits(view_as<uint32_t>(w.high)[lane_word(n, w.blocks, p, 1)], p.j, p.s);
+  else if (w.kind == storage::six) above = sixth_bits(view_as<uint32_t>(w.high)[sixth_word(n, w.blocks, p)], p.j, p.s);
+  nibbles_four(q, low, 2 * p.s, above, w.center);
 }
 
-// What a lane of a matrix-vector kernel loads at once, 16 bytes, and the runs of neighbours in it.
+// What a lane of a matrix-vector kernel loads at once of a dense row, 16 bytes: 8 neighbours, or 4 of f32.
 template <typename W>
 struct dense_units {
-  static constexpr int octets = 1;                      // runs
-  static constexpr int run = 16 / int(sizeof(W));       // of 8, or 4 of f32
-  static constexpr bool quantised = false;
+  static constexpr int run = 16 / int(sizeof(W));
   static __device__ __forceinline__ uint4 load(const weight_view& w, long long n, int unit) {
     const gmem<const W> p = view_as<W>(w.data) + (n * w.cols + run * unit);
     if (w.aligned) return load_stream_16(view_as<uint4>(p));
@@ -75,7 +103,7 @@ struct dense_units {
     memcpy(&r, v, 16);
     return r;
   }
-  static __device__ __forceinline__ void unpack(float (&q)[run], const uint4& r, int, float) {
+  static __device__ __forceinline__ void unpack(float (&q)[run], const uint4& r) {
     W v[run];
     memcpy(v, &r, 16);
 #pragma unroll
@@ -83,47 +111,19 @@ struct dense_units {
   }
 };
 
-struct int4_units {
-  static constexpr int octets = 4, run = 8;
-  static constexpr bool quantised = true;
-  static __device__ __forceinline__ uint4 load(const weight_view& w, long long n, int unit) {
-    return load_stream_16(view_as<uint4>(w.data) + (n * units_of(w.cols, int4_unit) + unit));
-  }
-  static __device__ __forceinline__ void unpack(float (&q)[8], const uint4& r, int j, float zero) { int4_octet(q, r, j, zero); }
-};
-
-struct int8_units {
-  static constexpr int octets = 2, run = 8;
-  static constexpr bool quantised = true;
-  static __device__ __forceinline__ uint4 load(const weight_view& w, long long n, int unit) {
-    return load_stream_16(view_as<uint4>(w.data) + (n * units_of(w.cols, int8_unit) + unit));
-  }
-  static __device__ __forceinline__ void unpack(float (&q)[8], const uint4& r, int j, float) { int8_octet(q, r, j); }
-};
-
-// The weights of row n at k .. k + 7, of any storage; zeros past the row's end.
 template <typename W>
 __device__ __forceinline__ void dense_octet(float (&q)[8], const weight_view& w, long long n, int k) {
   using units = dense_units<W>;
 #pragma unroll
   for (int part = 0; part < 8 / units::run; part++) {
     float v[units::run] = {};
-    if (k + part * units::run < w.cols) units::unpack(v, units::load(w, n, k / units::run + part), 0, 0.0f);
+    if (k + part * units::run < w.cols) units::unpack(v, units::load(w, n, k / units::run + part));
 #pragma unroll
     for (int i = 0; i < units::run; i++) q[part * units::run + i] = v[i];
   }
 }
-template <typename Units>
-__device__ __forceinline__ void quantised_octet(float (&q)[8], const weight_view& w, long long n, int k) {
-  const uint4 unit = Units::load(w, n, k / (8 * Units::octets));
-  const float2 g = w.group_at(n, w.group_of(k));
-  const int j = k / 8 % Units::octets;
-#pragma unroll
-  for (int i = 0; i < Units::octets; i++)
-    if (i == j) Units::unpack(q, unit, i, w.has_zero() ? g.y : 0.0f);
-#pragma unroll
-  for (int i = 0; i < 8; i++) q[i] = w.has_zero() ? g.x * q[i] : g.x * q[i] + g.y;
-}
+
+// The weights of row n at k .. k + 7, of any storage; zeros past the row's end. k is a multiple of 8.
 __device__ __forceinline__ void weight_octet(float (&q)[8], const weight_view& w, long long n, int k) {
 #pragma unroll
   for (int i = 0; i < 8; i++) q[i] = 0.0f;
@@ -132,8 +132,15 @@ __device__ __forceinline__ void weight_octet(float (&q)[8], const weight_view& w
     case storage::f32: return dense_octet<float>(q, w, n, k);
     case storage::f16: return dense_octet<half>(q, w, n, k);
     case storage::bf16: return dense_octet<__nv_bfloat16>(q, w, n, k);
-    case storage::int8: return quantised_octet<int8_units>(q, w, n, k);
-    default: return quantised_octet<int4_units>(q, w, n, k);
+    default: break;
+  }
+  const float2 g = group_scale(w, n, k);  // groups are multiples of 16
+#pragma unroll
+  for (int h = 0; h < 8; h += 4) {
+    float four[4];
+    packed_four(four, w, n, k + h);
+#pragma unroll
+    for (int i = 0; i < 4; i++) q[h + i] = k + h + i < w.cols ? g.x * four[i] + g.y : 0.0f;
   }
 }
 

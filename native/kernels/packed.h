@@ -1,11 +1,16 @@
-// Quantised weights as the kernels read them: a row is a sequence of units of 16 bytes, the last one filled up with zeros.
+// Quantised weights as the kernels read them: numbers of 4, 5, 6 or 8 bits, where a lane of a warp finds its part of the
+// tensor cores' A fragments (16 rows of w by 16 of K, f16 or bf16) by loads of 16 bytes that lie side by side.
 //
-//   four bits   a unit holds 32 neighbours along K: four octets of 8. Its word c (of four) holds the pair 2c, 2c + 1 of
-//               each octet j: element 8j + 2c in nibble j, element 8j + 2c + 1 in nibble 4 + j
-//   eight bits  a unit holds 16 neighbours: word c holds elements 2c, 2c + 1, 2c + 8, 2c + 9, a byte each
+// Rows go by eight, columns by blocks of 128; both are filled up with zeros. A block of eight rows is read by a warp: lane
+// 4 r + c has of row r the weights 32 j + 16 s + 4 c + i of the block (j < 4, s < 2, i < 4): for each j two products (s) of
+// two pairs (i = 0, 1 and 2, 3), of which fragments are made.
 //
-// So one layout serves all: a warp reads units of a row 16 bytes a lane; and word c is what lane c of a quad wants of a
-// column in the tensor cores' B fragments, for two products (four bits) or one (eight).
+//   four bits   [rows / 8][blocks][8 r][4 c][4 j] words: pair 2 s + i / 2 in nibbles 2 s + i / 2 (even i) and 4 more (odd i)
+//   eight bits  [rows / 8][blocks][2 j / 2][8 r][4 c][4: j % 2, s] words: byte i
+//   five bits   four bits, and [rows / 8][blocks][8 r][4 c] words: the bit of pair 4 j + 2 s + i / 2 there, or 16 above
+//   six bits    four bits, and [rows / 8][blocks][8 r][4 c][2 j / 2] words: two bits of pair 4 (j % 2) + 2 s + i / 2
+//
+// Scales: [rows / 8][blocks or groups][8 r][n], n to a block where a group is smaller.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,16 +18,36 @@
 namespace sl {
 namespace SL_BACKEND_NS {
 
-constexpr int int4_unit = 32, int8_unit = 16;  // weights
+constexpr int packed_rows = 8, packed_block = 128, super_block = 256;
 
-__host__ __device__ constexpr long long units_of(long long K, int unit) { return (K + unit - 1) / unit; }
+__host__ __device__ constexpr long long packed_blocks(long long K) { return (K + packed_block - 1) / packed_block; }
 
-// Which 32-bit word of a row holds weight k, and at which bit.
-__host__ __device__ constexpr long long int4_word(long long k) { return k / 32 * 4 + k % 8 / 2; }
-__host__ __device__ constexpr int int4_bit(long long k) { return int(k % 32 / 8 + k % 2 * 4) * 4; }
-__host__ __device__ constexpr long long int8_byte(long long k) {
-  return k / 16 * 16 + k % 8 / 2 * 4 + k % 16 / 8 * 2 + k % 2;
+// Where weight k stands among those of its lane.
+struct packed_place {
+  int block, j, s, c, i;
+};
+__host__ __device__ constexpr packed_place place_in_row(int k) {
+  const int in = k % packed_block, of = in % 32;
+  return {k / packed_block, in / 32, of / 16, of % 16 / 4, of % 4};
 }
+
+// Words before the lane's in a plane that gives it `words` of a block.
+__host__ __device__ constexpr long long lane_word(long long n, long long blocks, const packed_place& p, int words) {
+  return ((n / packed_rows * blocks + p.block) * 32 + n % packed_rows * 4 + p.c) * words;
+}
+__host__ __device__ constexpr long long four_word(long long n, long long blocks, const packed_place& p) {
+  return lane_word(n, blocks, p, 4) + p.j;
+}
+__host__ __device__ constexpr int four_bit(const packed_place& p) { return 4 * (2 * p.s + p.i / 2) + 16 * (p.i % 2); }
+__host__ __device__ constexpr long long eight_byte(long long n, long long blocks, const packed_place& p) {
+  const long long word = (n / packed_rows * blocks + p.block) * 256 + p.j / 2 * 128 + (n % packed_rows * 4 + p.c) * 4 + p.j % 2 * 2 + p.s;
+  return word * 4 + p.i;
+}
+__host__ __device__ constexpr int fifth_bit(const packed_place& p) { return 4 * p.j + 2 * p.s + p.i / 2 + 16 * (p.i % 2); }
+__host__ __device__ constexpr long long sixth_word(long long n, long long blocks, const packed_place& p) {
+  return lane_word(n, blocks, p, 2) + p.j / 2;
+}
+__host__ __device__ constexpr int sixth_bit(const packed_place& p) { return 2 * (4 * (p.j % 2) + 2 * p.s + p.i / 2) + 16 * (p.i % 2); }
 
 }  // namespace SL_BACKEND_NS
 }  // namespace sl

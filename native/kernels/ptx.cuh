@@ -173,6 +173,18 @@ __device__ __forceinline__ uint4 load_stream_16(gmem<const uint4> p) {
 #endif
 }
 
+// What other blocks have written: past L1, which does not know of it.
+__device__ __forceinline__ float4 load_l2(gmem<const float4> p) {
+#if defined(__CUDACC__)
+  float4 v;
+  asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory");
+  return v;
+#else
+  simt::acquire(p.p);
+  return p[0];
+#endif
+}
+
 template <typename T>
 __device__ __forceinline__ void prefetch_l2(gmem<const T> p) {
 #if defined(__CUDACC__)

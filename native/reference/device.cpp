@@ -63,6 +63,7 @@ op_table make_table() {
   t.add_rms_norm.run = add_rms_norm<Real>;
   t.rms_norm_add.run = rms_norm_add<Real>;
   t.linear.run = linear<Real>;
+  t.gated_linear.run = gated_linear<Real>;
   t.fused_qkv.run = fused_qkv<Real>;
   t.rope.run = rope<Real>;
   t.kv_append.run = kv_append<Real>;

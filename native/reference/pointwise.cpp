@@ -101,24 +101,21 @@ void rope(stream&, const rope_args& a) {
 }
 
 template <typename Real>
-void gated_activation(stream&, const gated_activation_args& a) {
-  for (int64_t t = 0; t < a.y.shape[0]; ++t) {
-    for (int64_t f = 0; f < a.y.shape[1]; ++f) {
-      const Real x = load(a.gate, t, f), up = load(a.up, t, f);
-      Real y = 0;
-      switch (a.activation) {
-        case SL_ACTIVATION_SILU: y = x / (1 + std::exp(-x)); break;
-        case SL_ACTIVATION_GELU_TANH:
-          y = x / 2 *
-              (1 +
-               std::tanh(static_cast<Real>(0.79788456080286535588) * (x + static_cast<Real>(0.044715) * x * x * x)));
-          break;
-        case SL_ACTIVATION_GELU_ERF: y = x / 2 * (1 + std::erf(x * static_cast<Real>(0.70710678118654752440))); break;
-        case SL_ACTIVATION_RELU: y = x > 0 ? x : (x <= 0 ? 0 : x); break;
-      }
-      store(a.y, t, f, y * up);
-    }
+Real activate(Real x, sl_activation kind) {
+  switch (kind) {
+    case SL_ACTIVATION_SILU: return x / (1 + std::exp(-x));
+    case SL_ACTIVATION_GELU_TANH:
+      return x / 2 * (1 + std::tanh(static_cast<Real>(0.79788456080286535588) * (x + static_cast<Real>(0.044715) * x * x * x)));
+    case SL_ACTIVATION_GELU_ERF: return x / 2 * (1 + std::erf(x * static_cast<Real>(0.70710678118654752440)));
+    default: return x > 0 ? x : (x <= 0 ? 0 : x);  // RELU; NaN stays
   }
+}
+
+template <typename Real>
+void gated_activation(stream&, const gated_activation_args& a) {
+  for (int64_t t = 0; t < a.y.shape[0]; ++t)
+    for (int64_t f = 0; f < a.y.shape[1]; ++f)
+      store(a.y, t, f, activate<Real>(load(a.gate, t, f), a.activation) * static_cast<Real>(load(a.up, t, f)));
 }
 
 template <typename Real>
@@ -156,6 +153,8 @@ SL_INSTANTIATE(gated_activation)
 SL_INSTANTIATE(merge_states)
 template void normalise(float*, int64_t, const view&, float);
 template void normalise(double*, int64_t, const view&, float);
+template float activate(float, sl_activation);
+template double activate(double, sl_activation);
 template void turn(float*, const view&, int64_t, float, sl_rope_kind);
 template void turn(double*, const view&, int64_t, float, sl_rope_kind);
 

@@ -1,4 +1,4 @@
-// Ops with a weight: embedding, linear, fused_qkv.
+// Ops with a weight: embedding, linear, gated_linear, fused_qkv.
 #include "reference.h"
 
 #include <algorithm>
@@ -119,18 +119,38 @@ void linear(stream&, const linear_args& a) {
   }
 }
 
+// x [T,C], normalised where there is a norm, as a result of `dtype` takes it.
+template <typename Real>
+std::vector<Real> normalised_rows(const view& x, const view& norm, float eps, sl_dtype dtype) {
+  std::vector<Real> rows = rows_of<Real>(x);
+  const int64_t C = x.shape[1];
+  if (norm)
+    for (int64_t t = 0; t < x.shape[0]; ++t) normalise(rows.data() + t * C, C, norm, eps);
+  if constexpr (is_rounded<Real>)
+    for (Real& value : rows) value = round_to(dtype, value);
+  return rows;
+}
+
+template <typename Real>
+void gated_linear(stream&, const gated_linear_args& a) {
+  const int64_t count = a.x.shape[0], F = a.y.shape[1];
+  const std::vector<Real> x = normalised_rows<Real>(a.x, a.norm_weight, a.norm_eps, a.y.dtype);
+  const std::vector<Real> gate = project(x, count, a.gate, a.bias_gate, a.y.dtype), up = project(x, count, a.up, a.bias_up, a.y.dtype);
+  const auto rounded = [&](Real v) -> Real {
+    if constexpr (is_rounded<Real>) return round_to(a.y.dtype, v);
+    else return v;
+  };
+  for (int64_t t = 0; t < count; ++t)
+    for (int64_t f = 0; f < F; ++f) store(a.y, t, f, activate<Real>(rounded(gate[t * F + f]), a.activation) * rounded(up[t * F + f]));
+}
+
 template <typename Real>
 void fused_qkv(stream&, const fused_qkv_args& a) {
   const plan_view& plan = a.batch->device;
-  const int64_t count = a.x.shape[0], C = a.x.shape[1], H = a.q.shape[1], D = a.cache.key_dim, Hkv = a.cache.kv_heads,
-                Dv = a.cache.value_dim;
-  std::vector<Real> x = rows_of<Real>(a.x);
-  if (a.norm_weight)
-    for (int64_t t = 0; t < count; ++t) normalise(x.data() + t * C, C, a.norm_weight, a.norm_eps);
-  if constexpr (is_rounded<Real>)
-    for (Real& value : x) value = round_to(a.q.dtype, value);
-  std::vector<Real> q = project(x, count, a.wq, a.bias_q, a.x.dtype), k = project(x, count, a.wk, a.bias_k, a.x.dtype);
-  const std::vector<Real> v = project(x, count, a.wv, a.bias_v, a.x.dtype);
+  const int64_t count = a.x.shape[0], H = a.q.shape[1], D = a.cache.key_dim, Hkv = a.cache.kv_heads, Dv = a.cache.value_dim;
+  const std::vector<Real> x = normalised_rows<Real>(a.x, a.norm_weight, a.norm_eps, a.q.dtype);
+  std::vector<Real> q = project(x, count, a.wq, a.bias_q, a.q.dtype), k = project(x, count, a.wk, a.bias_k, a.q.dtype);
+  const std::vector<Real> v = project(x, count, a.wv, a.bias_v, a.q.dtype);
 
   std::vector<float> key(static_cast<size_t>(D)), value(static_cast<size_t>(Dv));
   for (int64_t t = 0; t < count; ++t) {
@@ -157,6 +177,7 @@ void fused_qkv(stream&, const fused_qkv_args& a) {
 
 SL_INSTANTIATE(embedding)
 SL_INSTANTIATE(linear)
+SL_INSTANTIATE(gated_linear)
 SL_INSTANTIATE(fused_qkv)
 
 }  // namespace sl::reference

@@ -60,6 +60,9 @@ void normalise(Real* x, int64_t count, const view& w, float eps);  // RMSNorm in
 template <typename Real>
 void turn(Real* head, const view& inv_freq, int64_t position, float scale, sl_rope_kind kind);  // RoPE in place
 
+template <typename Real>
+Real activate(Real x, sl_activation kind);
+
 // Puts a token's key and value vectors of one head into its slot.
 void write_kv(const kv_view& cache, int32_t layer, const plan_view& plan, int64_t token, int32_t head, const float* key,
               const float* value);
@@ -77,6 +80,8 @@ template <typename Real>
 void rms_norm_add(stream&, const rms_norm_add_args& a);
 template <typename Real>
 void linear(stream&, const linear_args& a);
+template <typename Real>
+void gated_linear(stream&, const gated_linear_args& a);
 template <typename Real>
 void fused_qkv(stream&, const fused_qkv_args& a);
 template <typename Real>

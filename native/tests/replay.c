@@ -248,6 +248,11 @@ static sl_status execute(run* r) {
     TRY(sl_kv_cache_copy_pages(s, r->cache, sources->data, targets->data, (int32_t)(sources->bytes / 4)));
     return read_cache(r);
   }
+  if (strcmp(op, "gated_linear") == 0) {
+    sl_gated_linear_args a = {.size = sizeof a, .activation = (sl_activation)scalar(r, "activation"), .x = tensor(r, "x"), .norm_weight = tensor(r, "norm_weight"), .gate = weight(r, "gate"), .up = weight(r, "up"),
+                              .bias_gate = tensor(r, "bias_gate"), .bias_up = tensor(r, "bias_up"), .y = tensor(r, "y"), .norm_eps = 1e-5f};
+    return sl_gated_linear(s, &a);
+  }
   if (strcmp(op, "fused_qkv") == 0) {
     sl_fused_qkv_args a = {.size = sizeof a, .x = tensor(r, "x"), .norm_weight = tensor(r, "norm_weight"), .wq = weight(r, "wq"), .wk = weight(r, "wk"), .wv = weight(r, "wv"),
                            .bias_q = tensor(r, "bias_q"), .bias_k = tensor(r, "bias_k"), .bias_v = tensor(r, "bias_v"), .norm_q = tensor(r, "norm_q"), .norm_k = tensor(r, "norm_k"),

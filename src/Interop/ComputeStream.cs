@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 
 namespace Sluice.Interop;
@@ -195,6 +196,26 @@ public sealed unsafe class DeviceBuffer : NativeHandle
 
     /// <summary>Where the memory lies.</summary>
     public MemoryKind Kind { get; }
+
+    /// <summary>Reads pinned host memory. What the device writes there is there once an event behind it is.</summary>
+    /// <exception cref="SluiceException">It is device memory.</exception>
+    /// <exception cref="ArgumentException">The range is not within the buffer.</exception>
+    public T Read<T>(ulong offset)
+        where T : unmanaged
+    {
+        using Lease lease = default;
+        sl_buffer* buffer = (sl_buffer*)lease.Hold(this);
+        void* pointer;
+        ulong size;
+        SluiceException.ThrowIfFailed(NativeMethods.sl_buffer_get_host_pointer(buffer, &pointer));
+        SluiceException.ThrowIfFailed(NativeMethods.sl_buffer_get_size(buffer, &size));
+        if (offset > size || size - offset < (ulong)sizeof(T))
+        {
+            throw new ArgumentException($"{sizeof(T)} bytes at {offset:N0} of a buffer of {size:N0}");
+        }
+
+        return Unsafe.ReadUnaligned<T>((byte*)pointer + offset);
+    }
 
     /// <inheritdoc/>
     protected override bool ReleaseHandle()

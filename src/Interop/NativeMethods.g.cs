@@ -125,15 +125,6 @@ public enum WeightEncoding
     GPTQ4V2 = 14,
 }
 
-/// <summary>C: sl_rope_kind.</summary>
-public enum RopeKind
-{
-    /// <summary>pairs (i, i + R/2): "neox", Hugging Face's rotate-half</summary>
-    Half = 0,
-    /// <summary>pairs (2i, 2i+1): GGUF's llama</summary>
-    Interleaved = 1,
-}
-
 /// <summary>C: sl_activation.</summary>
 public enum Activation
 {
@@ -145,6 +136,15 @@ public enum Activation
     GeluErf = 2,
     /// <summary>C: SL_ACTIVATION_RELU.</summary>
     Relu = 3,
+}
+
+/// <summary>C: sl_rope_kind.</summary>
+public enum RopeKind
+{
+    /// <summary>pairs (i, i + R/2): "neox", Hugging Face's rotate-half</summary>
+    Half = 0,
+    /// <summary>pairs (2i, 2i+1): GGUF's llama</summary>
+    Interleaved = 1,
 }
 
 /// <summary>The constants of sluice.h.</summary>
@@ -358,6 +358,22 @@ internal unsafe struct sl_linear_args
     public sl_tensor* residual;
     public sl_tensor* y;
     public float soft_cap;
+    public uint reserved;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal unsafe struct sl_gated_linear_args
+{
+    public uint size;
+    public Activation activation;
+    public sl_tensor* x;
+    public sl_tensor* norm_weight;
+    public sl_weight* gate;
+    public sl_weight* up;
+    public sl_tensor* bias_gate;
+    public sl_tensor* bias_up;
+    public sl_tensor* y;
+    public float norm_eps;
     public uint reserved;
 }
 
@@ -678,6 +694,11 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library)]
     internal static partial Status sl_linear(sl_stream* stream, sl_linear_args* args);
 
+    /// <summary>y = act(x * gate^T + bias_gate) * (x * up^T + bias_up), x normalised first: the first half of a gated feed-forward.
+    /// Rounded: x, normalised or not, to y's dtype, then as sl_linear of such an x; what is activated and multiplied may be rounded to y's dtype; y.</summary>
+    [LibraryImport(Library)]
+    internal static partial Status sl_gated_linear(sl_stream* stream, sl_gated_linear_args* args);
+
     /// <summary>Norm, the three projections, bias, QK-norm, RoPE at the batch's positions, append of K and V to the batch's slots.
     /// Rounded: x, normalised or not, to q's dtype, then as sl_linear of such an x; q to its dtype, K and V to the cache's; all else f32.</summary>
     [LibraryImport(Library)]
@@ -793,6 +814,7 @@ internal static unsafe partial class NativeMethods
         "sl_add_rms_norm",
         "sl_rms_norm_add",
         "sl_linear",
+        "sl_gated_linear",
         "sl_fused_qkv",
         "sl_rope",
         "sl_kv_append",
@@ -1009,6 +1031,24 @@ internal static unsafe partial class NativeMethods
             text.Append(" residual:").Append((byte*)&s.residual - at);
             text.Append(" y:").Append((byte*)&s.y - at);
             text.Append(" soft_cap:").Append((byte*)&s.soft_cap - at);
+            text.Append(" reserved:").Append((byte*)&s.reserved - at);
+            text.Append('\n');
+        }
+
+        {
+            sl_gated_linear_args s = default;
+            byte* at = (byte*)&s;
+            text.Append("sl_gated_linear_args ").Append(sizeof(sl_gated_linear_args));
+            text.Append(" size:").Append((byte*)&s.size - at);
+            text.Append(" activation:").Append((byte*)&s.activation - at);
+            text.Append(" x:").Append((byte*)&s.x - at);
+            text.Append(" norm_weight:").Append((byte*)&s.norm_weight - at);
+            text.Append(" gate:").Append((byte*)&s.gate - at);
+            text.Append(" up:").Append((byte*)&s.up - at);
+            text.Append(" bias_gate:").Append((byte*)&s.bias_gate - at);
+            text.Append(" bias_up:").Append((byte*)&s.bias_up - at);
+            text.Append(" y:").Append((byte*)&s.y - at);
+            text.Append(" norm_eps:").Append((byte*)&s.norm_eps - at);
             text.Append(" reserved:").Append((byte*)&s.reserved - at);
             text.Append('\n');
         }

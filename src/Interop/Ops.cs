@@ -61,6 +61,37 @@ public readonly record struct FusedQkvArgs
     public RopeKind RopeKind { get; init; }
 }
 
+/// <summary>What <see cref="ComputeStream.GatedLinear"/> works on; absent tensors are <see langword="default"/>. Shapes: sl_gated_linear_args.</summary>
+public readonly record struct GatedLinearArgs
+{
+    /// <summary>[T,C].</summary>
+    public required Tensor X { get; init; }
+
+    /// <summary>[C], or absent: x as it is.</summary>
+    public Tensor NormWeight { get; init; }
+
+    /// <summary>[F,C].</summary>
+    public required Weight Gate { get; init; }
+
+    /// <summary>[F,C].</summary>
+    public required Weight Up { get; init; }
+
+    /// <summary>[F], or absent.</summary>
+    public Tensor BiasGate { get; init; }
+
+    /// <summary>[F], or absent.</summary>
+    public Tensor BiasUp { get; init; }
+
+    /// <summary>Out: [T,F].</summary>
+    public required Tensor Y { get; init; }
+
+    /// <summary>Of the norm of x.</summary>
+    public float NormEps { get; init; }
+
+    /// <summary>Of what the gate gives.</summary>
+    public Activation Activation { get; init; }
+}
+
 /// <summary>What attention works on; absent tensors are <see langword="default"/>. Shapes: sl_attention_args.</summary>
 public readonly record struct AttentionArgs
 {
@@ -226,6 +257,25 @@ public sealed unsafe partial class ComputeStream
         args.residual = Optional(&r);
         args.y = &o;
         SluiceException.ThrowIfFailed(NativeMethods.sl_linear((sl_stream*)lease.Hold(this), &args));
+    }
+
+    /// <summary>Norm, the projections of gate and up, bias, activation(gate) * up.</summary>
+    public void GatedLinear(in GatedLinearArgs a)
+    {
+        using Lease lease = default;
+        sl_tensor x = lease.Hold(a.X), norm = lease.Hold(a.NormWeight), bg = lease.Hold(a.BiasGate), bu = lease.Hold(a.BiasUp), y = lease.Hold(a.Y);
+        sl_gated_linear_args args = default;
+        args.size = (uint)sizeof(sl_gated_linear_args);
+        args.activation = a.Activation;
+        args.x = &x;
+        args.norm_weight = Optional(&norm);
+        args.gate = (sl_weight*)lease.Hold(a.Gate);
+        args.up = (sl_weight*)lease.Hold(a.Up);
+        args.bias_gate = Optional(&bg);
+        args.bias_up = Optional(&bu);
+        args.y = &y;
+        args.norm_eps = a.NormEps;
+        SluiceException.ThrowIfFailed(NativeMethods.sl_gated_linear((sl_stream*)lease.Hold(this), &args));
     }
 
     /// <summary>Norm, three projections, bias, QK-norm, RoPE, append of K and V.</summary>

@@ -78,7 +78,11 @@ public static class Claims
         new("add_rms_norm", "x, y and the residual once each way; w once a row") { Moved = r => r.MinimumBytes + NormWeight(r.Case), SectorUse = 0.99 },
         new("rms_norm_add", "x, y and the residual once; w once a row") { Moved = r => r.MinimumBytes + NormWeight(r.Case), SectorUse = 0.99 },
         new("gated_activation", "gate, up and y once") { Moved = r => 1.01 * r.MinimumBytes, SectorUse = 0.99 },
-        new("embedding", "a row once; a word of eight weights and a group's numbers serve several lanes") { Moved = r => (r.Case.Weights["table"].Encoding is WeightEncoding.F16 or WeightEncoding.BF16 or WeightEncoding.F32 ? 1.02 : 1.6) * r.MinimumBytes, SectorUse = 0.99 },
+        new("embedding", "a row once; scales of eight rows stand together, so that a row's are a quarter of their sectors or less, and each 32 columns ask anew")
+        {
+            When = c => LinearRoute.OperandOf(c.Weights["table"]) != "dense", Moved = r => 3.0 * r.MinimumBytes, SectorUse = 0.4,
+        },
+        new("embedding", "a row once") { Moved = r => 1.02 * r.MinimumBytes, SectorUse = 0.99 },
         new("gather", "a row once") { Moved = r => 1.02 * r.MinimumBytes, SectorUse = 0.99 },
         new("rope", "neighbours: every second element a lane, twice") { When = c => c.Scalar("kind") == 1, Moved = r => 2.7 * r.MinimumBytes, SectorUse = 0.75 },
         new("rope", "x and y once, and the frequencies once a head") { Moved = r => r.MinimumBytes + (double)(r.Case.Inputs["x"].Shape[0] * r.Case.Inputs["x"].Shape[1] * (r.Case.Inputs["inv_freq"].Data.Length + 96)), SectorUse = 0.99 },
@@ -86,26 +90,40 @@ public static class Claims
         new("copy_pages", "keys, then values; each page once there and back") { Launches = _ => 2, Moved = r => 1.01 * r.MinimumBytes, SectorUse = 0.99 },
         new("merge_states", "states once; the weights of a row lie in as many sectors") { Moved = r => 1.01 * (r.MinimumBytes + (28.0 * (r.Case.Inputs["lse2"].Data.Length + (4 * r.Case.Outputs["y_lse2"].Shape.Aggregate(1L, (a, b) => a * b))) / 4)), SectorUse = 0.94 },
 
-        new("linear", "tensor cores, tiles of 16, 64 or 128 rows: w once a tile of rows, x once a tile of columns; a group's scale is a sector, for rows of w lie apart")
+        new("linear", "tensor cores, up to 8 rows of x: w once, x once a block; a super-block's scale is a sector for each half of it")
         {
-            When = c => new LinearRoute(c).TensorCores, Mma = _ => true, Launches = c => new LinearRoute(c).Launches, SectorUse = 0.55, Moved = r => 1.01 * new LinearRoute(r.Case).Moved(r.WeightBytes["w"]),
+            When = c => new LinearRoute(c).Kernel == "few", Mma = _ => true, SectorUse = 0.95, Moved = r => new LinearRoute(r.Case).Moved((long)(1.06 * r.WeightBytes["w"])), Conflicts = SumConflicts,
         },
-        new("linear", "few rows: w once for 4 rows of x, x once a block; else f32 tiles of 64: w once a tile of rows, x once a tile of columns")
+        new("linear", "tensor cores, tiles of 16 or 64 rows: w once a tile of rows, x once a tile of columns, shared tiles' sums there and back")
+        {
+            When = c => new LinearRoute(c).TensorCores, Mma = _ => true, Launches = c => new LinearRoute(c).Launches, SectorUse = 0.95, Moved = r => 1.01 * new LinearRoute(r.Case).Moved((long)(1.06 * r.WeightBytes["w"])),
+        },
+        new("linear", "products of f32, few rows: w once for 4 rows of x, x once a block; else tiles of 64: w once a tile of rows, x once a tile of columns")
         {
             Launches = c => new LinearRoute(c).Launches, SectorUse = 0.95, Moved = r => 1.01 * new LinearRoute(r.Case).Moved(r.WeightBytes["w"]),
         },
 
-        new("fused_qkv", "one launch: the weights once for four rows of x, x and its norm's weight once a block of 16 dims at most")
+        new("gated_linear", "one launch, norm and all: both weights once, x twice a block")
         {
-            When = c => Rows(c) <= 16 && !WholeRowNorm(c), SectorUse = 0.55, Moved = ProjectionsMoved, Conflicts = HeadConflicts,
+            When = c => GatedPath(c) == "few", Mma = _ => true, SectorUse = 0.95, Moved = GatedMoved, Conflicts = SumConflicts,
         },
-        new("fused_qkv", "one launch on tensor cores: the weights once for 64 rows of x, x twice a tile of 128 columns")
+        new("gated_linear", "x normalised, or in the products' type; then one launch of tiles: both weights once a tile of rows")
         {
-            When = c => Rows(c) > 16 && InOneLaunch(c), SectorUse = 0.95, Mma = _ => true, Moved = ProjectionsMoved, Conflicts = HeadConflicts,
+            When = c => GatedPath(c) == "tiles", Launches = c => c.Inputs.ContainsKey("norm_weight") || GatedRoute(c).Copies ? 2 : 1, Mma = _ => true, SectorUse = 0.95, Moved = GatedMoved, Conflicts = SumConflicts,
+        },
+        new("gated_linear", "norm (or x in y's type), both products, the activation") { Launches = GatedChainLaunches, Mma = _ => null, SectorUse = 0.6, Moved = GatedMoved, Conflicts = SumConflicts },
+
+        new("fused_qkv", "one launch: the weights once, x and its norm's weight twice a block")
+        {
+            When = c => QkvPath(c) == "few", Mma = _ => true, SectorUse = 0.55, Moved = ProjectionsMoved, Conflicts = HeadConflicts,
+        },
+        new("fused_qkv", "x normalised, or in the products' type; then tiles, a launch for each way that weights are kept: the weights once a tile of rows")
+        {
+            When = c => QkvPath(c) == "tiles", Launches = QkvTileLaunches, SectorUse = 0.6, Mma = _ => true, Moved = ProjectionsMoved, Conflicts = HeadConflicts,
         },
         new("fused_qkv", "norm (or x in q's type), three projections, and the heads; norms of whole rows are a launch each")
         {
-            Launches = ChainLaunches, SectorUse = 0.60, Moved = ProjectionsMoved, Mma = _ => null, Conflicts = HeadConflicts,
+            Launches = ChainLaunches, SectorUse = 0.60, Moved = ProjectionsMoved, Mma = _ => null, Conflicts = c => HeadConflicts(c) + SumConflicts(c),
         },
 
         new("paged_attention", "keys and values once a tile of query rows, or once a token and its heads") { Launches = c => new AttentionRoute(c).Launches, Mma = c => new AttentionRoute(c).Multiplies, KvRead = c => new AttentionRoute(c).KvBytes, Moved = AttentionMoved, SectorUse = 0.99 },
@@ -147,18 +165,66 @@ public static class Claims
 
     private static double NormWeight(OpCase c) => (double)(c.Inputs["x"].Shape[0] - 1) * c.Inputs["w"].Data.Length;
 
-    // Products of one 16-bit type, by whole heads where something is taken over them.
-    private static bool InOneLaunch(OpCase c)
+    // Where a warp reads the sums of several items, or rows of x, at the end: their banks overlap in part.
+    private static double SumConflicts(OpCase c) => Rows(c) * (double)c.Weights.Values.Sum(w => w.Rows) / 4;
+
+    private static LinearRoute GatedRoute(OpCase c) => new(c.Inputs["x"], c.Outputs["y"].DType, c.Weights["gate"], 2 * c.Weights["gate"].Rows, c.Outputs["y"].DType, c.Inputs.TryGetValue("norm_weight", out HostTensor? norm) ? norm.Data.Length : 0);
+
+    // As native/kernels/gated_linear.cu chooses.
+    private static string GatedPath(OpCase c)
     {
-        DType[] products = [.. c.Weights.Values.Select(w => w.Encoding switch
+        HostWeight gate = c.Weights["gate"], up = c.Weights["up"];
+        DType y = c.Outputs["y"].DType, x = c.Inputs["x"].DType, type = LinearRoute.ProductsOf(gate, y);
+        bool normal = !c.Inputs.ContainsKey("norm_weight") || ((x == DType.F32 || x == type) && gate.Cols % 8 == 0);
+        return type == DType.F32 || LinearRoute.ProductsOf(up, y) != type || LinearRoute.OperandOf(gate) != LinearRoute.OperandOf(up) ? "chain"
+            : LinearRoute.FewTake(Rows(c), gate.Cols) ? "few" : normal ? "tiles" : "chain";
+    }
+
+    private static double GatedMoved(CountedRun r) => 1.02 * GatedRoute(r.Case).Moved((long)(1.06 * r.WeightBytes.Values.Sum()));
+
+    private static long GatedChainLaunches(OpCase c)
+    {
+        HostTensor x = c.Inputs["x"];
+        DType y = c.Outputs["y"].DType;
+        bool changes = c.Inputs.ContainsKey("norm_weight") || x.DType != y;
+        return (changes ? 1 : 0) + ProductLaunches(c, changes ? y : x.DType, y) + 1;
+    }
+
+    // Each weight's product as linear would be launched, of x as it is or as a copy of a type, whose rows are aligned.
+    private static long ProductLaunches(OpCase c, DType x, DType y)
+    {
+        long[] shape = c.Inputs["x"].Shape;
+        return c.Weights.Values.Sum(w => new LinearRoute(new OpCase("linear", "") { Inputs = { ["x"] = new HostTensor(x, shape, []) }, Weights = { ["w"] = w }, Outputs = { ["y"] = (y, [shape[0], w.Rows]) } }).Launches);
+    }
+
+    // As native/kernels/fused_qkv.cu chooses.
+    private static string QkvPath(OpCase c)
+    {
+        KvCacheOptions cache = c.Cache!;
+        DType q = c.Outputs["q"].DType, x = c.Inputs["x"].DType;
+        DType[] products = [.. c.Weights.Values.Select(w => LinearRoute.ProductsOf(w, q)).Distinct()];
+        bool scaled = cache.DType.Size() == 1, turns = c.Inputs.TryGetValue("inv_freq", out HostTensor? frequencies);
+        bool byEight = cache.KeyDim % 8 == 0 && cache.ValueDim % 8 == 0 && (!turns || c.Scalar("kind") == 1 || frequencies!.Shape[0] % 8 == 0);
+        if (products is not [DType.F16 or DType.BF16] || WholeRowNorm(c) || !byEight)
         {
-            WeightEncoding.F32 => DType.F32,
-            WeightEncoding.F16 => DType.F16,
-            WeightEncoding.BF16 => DType.BF16,
-            _ => w.Group % 16 == 0 ? c.Outputs["q"].DType : DType.F32,
-        }).Distinct()];
-        bool scaled = c.Cache!.DType.Size() == 1, wide = (c.Cache.KeyDim > 128 && (c.Inputs.ContainsKey("norm_q") || c.Inputs.ContainsKey("norm_k") || scaled)) || (c.Cache.ValueDim > 128 && scaled);
-        return products is [DType.F16 or DType.BF16] && !WholeRowNorm(c) && !wide;
+            return "chain";
+        }
+
+        long rows = Rows(c), width = c.Inputs["x"].Shape[1], whole = Math.Max(c.Inputs.ContainsKey("norm_q") || c.Inputs.ContainsKey("norm_k") || scaled ? cache.KeyDim : 0, scaled ? cache.ValueDim : 0);
+        if (LinearRoute.FewTake(rows, width) && (rows * ((Ceil(width, 128) * 256) + 64)) + 10240 + (rows * whole * 4) <= 98 * 1024)
+        {
+            return "few";
+        }
+
+        bool normal = !c.Inputs.ContainsKey("norm_weight") || ((x == DType.F32 || x == products[0]) && width % 8 == 0);
+        return normal && Ceil(whole, 16) * 16 <= (rows <= 16 ? 128 : 256) ? "tiles" : "chain";
+    }
+
+    private static long QkvTileLaunches(OpCase c)
+    {
+        HostTensor x = c.Inputs["x"];
+        bool changes = c.Inputs.ContainsKey("norm_weight") || x.DType != LinearRoute.ProductsOf(c.Weights["wq"], c.Outputs["q"].DType) || x.Shape[1] % 8 != 0;
+        return (changes ? 1 : 0) + c.Weights.Values.Select(LinearRoute.OperandOf).Distinct().Count();
     }
 
     // x in q's type, normalised or not; each projection as linear would be launched; norms of whole rows; the heads.
@@ -166,10 +232,8 @@ public static class Claims
     {
         HostTensor x = c.Inputs["x"];
         DType q = c.Outputs["q"].DType;
-        bool changes = c.Inputs.ContainsKey("norm_weight") || (x.DType != q && x.Shape[1] % 4 == 0);
-        HostTensor given = new(changes ? q : x.DType, x.Shape, []);
-        long products = c.Weights.Values.Sum(w => new LinearRoute(new OpCase("linear", "") { Inputs = { ["x"] = given }, Weights = { ["w"] = w }, Outputs = { ["y"] = (DType.F32, [x.Shape[0], w.Rows]) } }).Launches);
-        return (changes ? 1 : 0) + products + (WholeRowNorm(c) ? (c.Inputs.ContainsKey("norm_q") ? 1 : 0) + (c.Inputs.ContainsKey("norm_k") ? 1 : 0) : 0) + 1;
+        bool changes = c.Inputs.ContainsKey("norm_weight") || x.DType != q;
+        return (changes ? 1 : 0) + ProductLaunches(c, changes ? q : x.DType, DType.F32) + (WholeRowNorm(c) ? (c.Inputs.ContainsKey("norm_q") ? 1 : 0) + (c.Inputs.ContainsKey("norm_k") ? 1 : 0) : 0) + 1;
     }
 
     // Where the heads' places come back from shared memory: pairs that turn are neighbours there, two banks apart.
@@ -179,10 +243,11 @@ public static class Claims
     {
         OpCase c = r.Case;
         long rows = Rows(c), columns = c.Weights.Values.Sum(w => w.Rows);
-        double input = c.Inputs["x"].Data.Length + (c.Inputs.TryGetValue("norm_weight", out HostTensor? norm) ? (double)Math.Min(rows, 64) * norm.Data.Length : 0);
-        return rows <= 16
-            ? 1.1 * (r.MinimumBytes + (input * Ceil(columns, 16)) + (12.0 * rows * columns))
-            : 1.8 * (r.MinimumBytes + (input * Ceil(columns, 64)) + (16.0 * rows * columns));
+        double norm = c.Inputs.TryGetValue("norm_weight", out HostTensor? n) ? n.Data.Length : 0, weights = 1.06 * r.WeightBytes.Values.Sum();
+        double input = c.Inputs["x"].Data.Length + (rows * norm);
+        return QkvPath(c) == "few"
+            ? 1.05 * (r.MinimumBytes - r.WeightBytes.Values.Sum() + weights + (2 * input * Math.Min(Ceil(columns, 16), 10)) + (20.0 * rows * columns))
+            : 1.8 * (r.MinimumBytes + (Ceil(rows, 64) * weights) + (input * Ceil(columns, 64)) + (16.0 * rows * columns) + (8 * 4.0 * 2 * 64 * 256));
     }
 
     // Beside keys and values q a block (each of its warps, where it takes a token), results, with splits states that are

@@ -14,7 +14,7 @@ public static class CountedCases
 
     public static OpCase Get(string name) => ByName.Value[name];
 
-    private static IEnumerable<OpCase> Build() => [.. Rows(), .. Linears(), .. AttentionCases.Counted(), .. Sampling()];
+    private static IEnumerable<OpCase> Build() => [.. Rows(), .. Linears(), .. GatedLinears(), .. AttentionCases.Counted(), .. Sampling()];
 
     private static IEnumerable<OpCase> Linears()
     {
@@ -42,6 +42,14 @@ public static class CountedCases
         {
             DType dtype = encoding == WeightEncoding.BF16 ? DType.BF16 : DType.F16;
             return KernelCases.Linear($"{dtype} {encoding}{(group > 0 ? $" g{group}" : "")} {m}x{n}x{k}", dtype, encoding, group, m, n, k, bias: false, residual: false, dtype);
+        }
+    }
+
+    private static IEnumerable<OpCase> GatedLinears()
+    {
+        foreach ((WeightEncoding encoding, int m, int f, int k) in new[] { (WeightEncoding.Q4_0, 1, 512, 1024), (WeightEncoding.Q4K, 4, 256, 1024), (WeightEncoding.F16, 1, 256, 1024), (WeightEncoding.Q4_0, 16, 512, 1024) })
+        {
+            yield return KernelCases.Gated($"F16 {encoding} {m}x{f}x{k}", DType.F32, DType.F16, encoding, encoding, 0, m, f, k, norm: true, bias: false, activation: 0);
         }
     }
 

@@ -27,7 +27,7 @@ public static class KernelCases
 
     private static IEnumerable<OpCase> Everything() =>
     [
-        .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. ManyRows(), .. LargeTiles(), .. GroupedWeights(), .. Embeddings(), .. Pointwise(),
+        .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. ManyRows(), .. LargeTiles(), .. GroupedWeights(), .. GatedLinears(), .. Embeddings(), .. Pointwise(),
         .. AttentionCases.Appends(), .. AttentionCases.Copies(), .. AttentionCases.Attentions(), .. AttentionCases.Tiles(), .. AttentionCases.Cascades(),
         .. AttentionCases.CappedWindows(),
         .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.EightBitQkvs(), .. AttentionCases.WholeRowNorms(), .. AttentionCases.QkvShapes(),
@@ -158,30 +158,39 @@ public static class KernelCases
             }
         }
 
+        foreach ((DType dtype, WeightEncoding encoding) in new[] { (DType.F16, WeightEncoding.Q6K), (DType.BF16, WeightEncoding.Q6K), (DType.BF16, WeightEncoding.Q8_0) })
+        {
+            yield return Linear($"tiles of sixteen {dtype} {encoding}", dtype, encoding, 0, 13, 72, 768, bias: true, residual: false, dtype);
+        }
+
         // Rows that no 16 bytes divide.
         foreach ((DType dtype, WeightEncoding encoding) in new[] { (DType.F16, WeightEncoding.F16), (DType.BF16, WeightEncoding.F16), (DType.F32, WeightEncoding.BF16), (DType.BF16, WeightEncoding.F32) })
         {
             yield return Linear($"tiles of odd rows {dtype} {encoding}", dtype, encoding, 0, 19, 31, 77, true, true, dtype);
         }
 
-        OpCase capped = Linear("tiles capped and shared", DType.F16, WeightEncoding.F16, 0, 9, 37, 1024, true, true, DType.F16);
-        capped.Scalars["scale"] = 0.5;
-        capped.Scalars["soft_cap"] = 3;
-        yield return capped;
+        foreach ((DType dtype, WeightEncoding encoding, int rows) in new[] { (DType.F16, WeightEncoding.F16, 9), (DType.BF16, WeightEncoding.Q4_0, 70), (DType.F32, WeightEncoding.F32, 19) })
+        {
+            OpCase capped = Linear($"tiles capped and shared {dtype}", dtype, encoding, 0, rows, 37, 1024, true, true, dtype);
+            capped.Scalars["scale"] = 0.5;
+            capped.Scalars["soft_cap"] = 3;
+            yield return capped;
+        }
     }
 
-    // Tiles of 128 rows, which the executor's four multiprocessors have work for from 2 x 2 of them: each of their instantiations. More steps
-    // than stages, the last of them not full; one row and two columns beyond the first tile.
+    // More rows and columns than the largest tile has, in several tiles along both: every storage. More steps than stages, the last of them not
+    // full; one row and some columns beyond a tile.
     private static IEnumerable<OpCase> LargeTiles()
     {
         int turn = 0;
         foreach ((DType dtype, WeightEncoding encoding, int group) in new[]
         {
             (DType.F16, WeightEncoding.F16, 0), (DType.BF16, WeightEncoding.BF16, 0), (DType.F32, WeightEncoding.F16, 0), (DType.F16, WeightEncoding.BF16, 0), (DType.F16, WeightEncoding.Q4_0, 0),
-            (DType.BF16, WeightEncoding.GPTQ4, 48), (DType.F16, WeightEncoding.INT8, 16), (DType.BF16, WeightEncoding.Q8_0, 0),
+            (DType.BF16, WeightEncoding.GPTQ4, 48), (DType.F16, WeightEncoding.INT8, 16), (DType.BF16, WeightEncoding.Q8_0, 0), (DType.F16, WeightEncoding.Q5_1, 0), (DType.BF16, WeightEncoding.Q5_0, 0), (DType.F16, WeightEncoding.Q6K, 0),
+            (DType.BF16, WeightEncoding.Q6K, 0), (DType.BF16, WeightEncoding.AWQ4, 128),
         })
         {
-            yield return Linear($"large tiles {dtype} {encoding}", dtype, encoding, group, 129, 136, encoding == WeightEncoding.GPTQ4 ? 240 : 224, bias: turn % 2 == 0, residual: turn % 3 == 0, turn++ % 4 == 3 ? DType.F32 : dtype);
+            yield return Linear($"large tiles {dtype} {encoding}", dtype, encoding, group, 129, 264, encoding switch { WeightEncoding.GPTQ4 => 240, WeightEncoding.Q6K => 512, WeightEncoding.AWQ4 => 256, _ => 224 }, bias: turn % 2 == 0, residual: turn % 3 == 0, turn++ % 4 == 3 ? DType.F32 : dtype);
         }
 
         yield return Linear("large tiles of odd rows", DType.F16, WeightEncoding.F16, 0, 130, 131, 77, bias: true, residual: true, DType.F16);
@@ -212,6 +221,58 @@ public static class KernelCases
                 }
             }
         }
+    }
+
+    // The first half of a gated feed-forward: rows that one launch takes and rows that tiles take, every storage, gates of another storage than
+    // what they gate, columns and depths that no tile divides, x of f32 under 16-bit results, every activation; depths that blocks share.
+    private static IEnumerable<OpCase> GatedLinears()
+    {
+        (WeightEncoding Encoding, int Group)[] encodings =
+        [
+            (WeightEncoding.F32, 0), (WeightEncoding.F16, 0), (WeightEncoding.BF16, 0), (WeightEncoding.Q4_0, 0), (WeightEncoding.Q4_1, 0), (WeightEncoding.Q5_0, 0), (WeightEncoding.Q5_1, 0),
+            (WeightEncoding.Q8_0, 0), (WeightEncoding.Q4K, 0), (WeightEncoding.Q5K, 0), (WeightEncoding.Q6K, 0), (WeightEncoding.GPTQ4, 32), (WeightEncoding.AWQ4, 128), (WeightEncoding.INT8, 16),
+        ];
+        (int M, int F, int K)[] sizes = [(1, 40, 256), (3, 56, 1280), (8, 24, 512), (9, 72, 256), (17, 136, 512), (70, 264, 256)];
+        int turn = 0;
+        foreach ((WeightEncoding encoding, int group) in encodings)
+        {
+            foreach ((int m, int f, int k) in sizes)
+            {
+                DType output = Turn(turn), input = turn % 2 == 0 ? DType.F32 : output;
+                yield return Gated($"{input} to {output} {encoding}{(group > 0 ? $" g{group}" : "")} {m}x{f}x{k}", input, output, encoding, encoding, group, m, f, k, norm: turn % 3 != 0, bias: turn % 4 == 1, activation: turn++ % 4);
+            }
+        }
+
+        yield return Gated("odd rows", DType.F16, DType.F16, WeightEncoding.F16, WeightEncoding.F16, 0, 4, 37, 77, norm: true, bias: true, activation: 0);
+        yield return Gated("odd rows in tiles", DType.F16, DType.F16, WeightEncoding.F16, WeightEncoding.F16, 0, 12, 37, 77, norm: false, bias: true, activation: 1);
+        yield return Gated("odd rows normalised, many", DType.F32, DType.BF16, WeightEncoding.BF16, WeightEncoding.BF16, 0, 12, 37, 77, norm: true, bias: false, activation: 2);
+        yield return Gated("gate and up of two widths", DType.F32, DType.F16, WeightEncoding.Q4K, WeightEncoding.Q6K, 0, 3, 48, 512, norm: true, bias: false, activation: 0);
+        yield return Gated("gate and up of one width", DType.F32, DType.BF16, WeightEncoding.Q4K, WeightEncoding.Q4_0, 0, 5, 48, 512, norm: true, bias: false, activation: 0);
+        yield return Gated("gate and up of two types", DType.BF16, DType.BF16, WeightEncoding.F16, WeightEncoding.BF16, 0, 20, 48, 128, norm: true, bias: false, activation: 0);
+        yield return Gated("more than shared memory", DType.F16, DType.F16, WeightEncoding.Q4_0, WeightEncoding.Q4_0, 0, 8, 16, 8192, norm: true, bias: false, activation: 0);
+        yield return Gated("one long row", DType.F32, DType.F16, WeightEncoding.Q4_0, WeightEncoding.Q4_0, 0, 1, 8, 20544, norm: true, bias: false, activation: 3);
+    }
+
+    public static OpCase Gated(string name, DType input, DType output, WeightEncoding gate, WeightEncoding up, int group, int m, int f, int k, bool norm, bool bias, int activation)
+    {
+        CaseData r = new("gated" + name);
+        OpCase c = new("gated_linear", name)
+        {
+            Inputs = { ["x"] = r.Tensor(input, m, k) }, Weights = { ["gate"] = r.Weight(gate, f, k, group), ["up"] = r.Weight(up, f, k, group) },
+            Scalars = { ["activation"] = activation }, Outputs = { ["y"] = (output, [m, f]) }, Flops = 4L * m * f * k,
+        };
+        if (norm)
+        {
+            c.Inputs["norm_weight"] = r.Tensor(bias ? output : DType.F32, k);
+        }
+
+        if (bias)
+        {
+            c.Inputs["bias_gate"] = r.Tensor(DType.F32, f);
+            c.Inputs["bias_up"] = r.Tensor(output, f);
+        }
+
+        return c;
     }
 
     private static IEnumerable<OpCase> Embeddings()

@@ -78,7 +78,8 @@ public sealed class KernelTests
     [Fact]
     public void Cases_can_be_written_for_the_native_driver()
     {
-        string folder = Environment.GetEnvironmentVariable("SLUICE_CASE_DIR") is { Length: > 0 } named ? named : Directory.CreateTempSubdirectory("sluice-cases").FullName;
+        using Host.TempFolder temporary = new();
+        string folder = Environment.GetEnvironmentVariable("SLUICE_CASE_DIR") is { Length: > 0 } named ? named : temporary["cases"];
         Directory.CreateDirectory(folder);
         File.WriteAllLines(Path.Combine(folder, "ops.txt"), KernelCases.All.Select(c => c.Op).Distinct());
         int index = 0;

@@ -3,91 +3,162 @@ using Sluice.Interop;
 namespace Sluice.Kernels;
 
 /// <summary>
-/// What a case of linear costs, from the rules of native/kernels/linear.cu alone: the kernel that takes it, how its work is
-/// cut, and the bytes that blocks read and write. Counted for the executor's four multiprocessors.
+/// What a product x * w^T costs on cuda, from the rules of native/kernels/linear.cu and products.cuh alone: the kernel that takes it, how its
+/// work is cut, and the bytes that blocks read and write. Counted for the executor's four multiprocessors.
 /// </summary>
 public sealed class LinearRoute
 {
     private const int Multiprocessors = 4;
 
-    private readonly long _weightReads, _groupBytes, _groupReads;
-    private readonly double _rest;
-
-    private enum Storage { F32, Bits16, Four, Eight }
+    private readonly double _weightReads = 1, _rest;
 
     public LinearRoute(OpCase c)
+        : this(c.Inputs["x"], c.Inputs["x"].DType, c.Weights["w"], c.Weights["w"].Rows, c.Outputs["y"].DType, 0)
     {
         HostTensor x = c.Inputs["x"];
-        HostWeight w = c.Weights["w"];
-        long m = x.Shape[0], n = w.Rows, k = w.Cols, y = c.Outputs["y"].DType.Size(), xBytes = x.DType.Size();
-        (Storage storage, int group) = StoredAs(w);
-        bool quantised = storage is Storage.Four or Storage.Eight;
-        bool gemm = m > 4 && (storage == Storage.Bits16 || (quantised && x.DType != DType.F32 && group % 16 == 0 && k * xBytes % 16 == 0));
         // The epilogue: bias and residual beside y.
-        double ends = m * n * (y + (c.Inputs.ContainsKey("bias") ? 4 : 0) + (c.Inputs.TryGetValue("residual", out HostTensor? r) ? r.DType.Size() : 0));
-        if (m <= 4 || (m <= 16 && !gemm))
+        _rest += x.Shape[0] * c.Weights["w"].Rows * ((c.Inputs.ContainsKey("bias") ? 4.0 : 0) + (c.Inputs.TryGetValue("residual", out HostTensor? r) ? r.DType.Size() : 0));
+    }
+
+    /// <param name="x">Rows of x.</param>
+    /// <param name="rounded">The type that they are rounded to.</param>
+    /// <param name="w">The weight, of whose storage all others are.</param>
+    /// <param name="columns">Rows of all weights.</param>
+    /// <param name="y">The result's type.</param>
+    /// <param name="normBytes">Of the norm's weight, where few rows are normalised on their way.</param>
+    public LinearRoute(HostTensor x, DType rounded, HostWeight w, long columns, DType y, long normBytes)
+    {
+        long m = x.Shape[0], k = w.Cols, xBytes = x.DType.Size();
+        Products = ProductsOf(w, rounded);
+        Operand = OperandOf(w);
+        double results = (double)m * columns * y.Size();
+        if (Products == DType.F32)
         {
-            // x in shared memory once a block; the sums of a warp's rows of w are neighbours in y: a sector for each warp and row of x.
-            long tile = m == 1 ? 1 : 4, rows = m > 1 ? 4 : storage == Storage.F32 ? 1 : 2, share = 1;
-            while (share < 8 && Ceil(n, 8 / share * rows) * Ceil(m, tile) < 2 * Multiprocessors && Ceil(k, storage switch { Storage.Four => 32, Storage.Eight => 16, _ => 8 }) > 32 * share)
+            if (m <= 16)
             {
-                share *= 2;
+                // x in shared memory once a block; the sums of a warp's rows of w are neighbours in y: a sector for each warp and row of x.
+                long tile = m == 1 ? 1 : 4, rows = m > 1 ? 4 : 2, share = 1;
+                while (share < 8 && Ceil(columns, 8 / share * rows) * Ceil(m, tile) < 2 * Multiprocessors && Ceil(k, w.Encoding == WeightEncoding.F32 ? 4 : 8) > 32 * share)
+                {
+                    share *= 2;
+                }
+
+                _weightReads = Ceil(m, tile);
+                _rest = (Ceil(columns, 8 / share * rows) * (double)(m * k * xBytes)) + (Ceil(columns, rows) * m * 32.0);
+                return;
             }
 
-            _weightReads = Ceil(m, tile);
-            _rest = (Ceil(n, 8 / share * rows) * (double)(m * k * xBytes)) + (Ceil(n, rows) * m * 32.0);
+            long tiles64 = Ceil(m, 64) * Ceil(columns, 64), split = Splits(tiles64, Ceil(k, 32));
+            Launches = split > 1 ? 2 : 1;
+            _weightReads = Ceil(m, 64);
+            // Sums of a split are written, and read once more.
+            _rest = (Ceil(columns, 64) * (double)(m * k * xBytes)) + (split > 1 ? 2.0 * split * m * columns * 4 : 0) + results;
             return;
         }
 
-        long tileM = gemm ? m <= 16 ? 16 : m > 64 && Ceil(m, 128) * Ceil(n, 128) >= Multiprocessors ? 128 : 64 : 64, tileN = gemm ? 128 : 64;
-        long tiles = Ceil(m, tileM) * Ceil(n, tileN), steps = Ceil(k, gemm ? 64 : 32);
-        long split = tileM == 128 ? 1 : Splits(tiles, steps, gemm ? 4 : 8, (gemm && m > 16 ? 2 : 3) * Multiprocessors);
-        TensorCores = gemm;
-        DType type = w.Encoding switch { WeightEncoding.F16 => DType.F16, WeightEncoding.BF16 => DType.BF16, _ => x.DType };
-        Tile = (tileM, type, storage != Storage.Bits16 ? storage.ToString() : x.DType == type && k * xBytes % 16 == 0 ? "dense" : "dense, x through registers");
-        Products = gemm ? tiles * (tileM / 16) * (tileN / 8) * steps * (64 / 16) : 0;
-        Launches = split > 1 ? 2 : 1;
-        if (gemm && quantised)
+        TensorCores = true;
+        bool dense = Operand == "dense", biased = Biased(w);
+        if (FewTake(m, k))
         {
-            // Of each row of w that a step meets, its groups' scales: neighbours along N lie a row apart.
-            _groupBytes = n * (k / group) * (storage == Storage.Eight || w.Encoding == WeightEncoding.Q4K ? 8 : 4);
-            _groupReads = n * steps * Ceil(64, group) * 32;
+            long blocks = Ceil(k, dense ? 64 : 128), share = 8, items = Ceil(columns, 16);
+            while (share > 1 && blocks < 2 * share)
+            {
+                share /= 2;
+            }
+
+            Kernel = "few";
+            Mma = items * blocks * (dense ? 4 : biased ? 16 : 8);
+            // x once a block, twice where it is normalised.
+            _rest = (Math.Min(Ceil(items, 8 / share), 2 * Multiprocessors) * (double)m * ((k * xBytes * (normBytes > 0 ? 2 : 1)) + normBytes)) + (1.1 * results);
+            return;
         }
 
-        // Sums of a split are written, and read once more.
-        _weightReads = Ceil(m, tileM);
-        _rest = (Ceil(n, tileN) * (double)(m * k * xBytes)) + (split > 1 ? 2.0 * split * m * n * 4 : 0) + ends;
+        bool narrow = m <= 16;
+        long bm = narrow ? 16 : 64, bn = narrow ? 128 : 256, steps = Ceil(k, 128), tilesM = Ceil(m, bm), tilesN = Ceil(columns, bn), tiles = tilesM * tilesN;
+        long atOnce = (narrow ? 2 : 1) * Multiprocessors, units = tiles * steps;
+        long grid = tiles >= 4 * atOnce ? tiles : Math.Max(Math.Min(tiles, atOnce), Math.Min(atOnce, units / 4));
+        bool shared = !(units % grid == 0 && units / grid % steps == 0);
+        Kernel = narrow ? "narrow" : "wide";
+        Copies = x.DType != Products || k % 8 != 0;
+        Launches = Copies ? 2 : 1;
+        Mma = units * (narrow ? biased ? 256 : 128 : 1024);
+        _weightReads = tilesM;
+        // Shared tiles are written in parts, which are read once more: two for each block at most.
+        _rest = (tilesN * (double)(m * k * 2)) + results + (shared ? 4.0 * grid * bm * bn * 4 : 0) + (Copies ? m * (double)k * (xBytes + 2) : 0) + normBytes;
     }
 
     public bool TensorCores { get; }
 
-    /// <summary>The instantiation of the tensor-core kernel, where it is that one.</summary>
-    public (long Rows, DType Products, string Operands) Tile { get; }
+    /// <summary>The type of the products; f32 on no tensor core.</summary>
+    public DType Products { get; }
+
+    /// <summary>How the weight is kept: dense, four, five, six or eight bits.</summary>
+    public string Operand { get; }
+
+    /// <summary>Of tensor cores: few, narrow or wide.</summary>
+    public string Kernel { get; } = "";
+
+    /// <summary>x goes through a copy of the products' type.</summary>
+    public bool Copies { get; }
 
     /// <summary>Tensor-core instructions, of 16 x 8 x 16.</summary>
-    public long Products { get; }
+    public long Mma { get; }
 
     public long Launches { get; } = 1;
 
-    /// <summary>Bytes that blocks move, where tiles are whole.</summary>
-    public double Moved(long weightBytes) => (_weightReads * (double)(weightBytes - _groupBytes + _groupReads)) + _rest;
-
-    private static long Splits(long tiles, long steps, long least, long wanted)
+    /// <summary>The type in which products with x, rounded to a type, are made.</summary>
+    public static DType ProductsOf(HostWeight w, DType rounded) => w.Encoding switch
     {
-        long n = Math.Min(Math.Min(Ceil(wanted, tiles), steps / least), 32);
+        WeightEncoding.F16 => DType.F16,
+        WeightEncoding.BF16 => DType.BF16,
+        WeightEncoding.F32 => DType.F32,
+        _ => Kept(w) < 16 ? DType.F32 : rounded,
+    };
+
+    public static string OperandOf(HostWeight w) => w.Encoding switch
+    {
+        WeightEncoding.F32 or WeightEncoding.F16 or WeightEncoding.BF16 => "dense",
+        WeightEncoding.Q5_0 or WeightEncoding.Q5_1 or WeightEncoding.Q5K => "five",
+        WeightEncoding.Q6K => "six",
+        WeightEncoding.Q8_0 or WeightEncoding.INT8 => "eight",
+        WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 or WeightEncoding.AWQ4 when Kept(w) == 16 => "eight",
+        _ => "four",
+    };
+
+    /// <summary>All rows of x find room in a block's shared memory.</summary>
+    public static bool FewTake(long m, long k) => m <= 8 && (m * ((Ceil(k, 128) * 256) + 64)) + 10240 <= 98 * 1024;
+
+    /// <summary>Bytes that blocks move, where tiles are whole.</summary>
+    public double Moved(long weightBytes) => (_weightReads * weightBytes) + _rest;
+
+    private static long Splits(long tiles, long steps)
+    {
+        const long wanted = 3 * Multiprocessors;
+        long n = Math.Min(Math.Min(Ceil(wanted, tiles), steps / 8), 32);
         return n <= 1 || tiles * 4 > wanted * 3 ? 1 : Ceil(steps, Ceil(steps, n));
     }
 
-    // As native/cuda/weights.cpp keeps it, and the weights that share a scale.
-    private static (Storage Storage, int Group) StoredAs(HostWeight w) => w.Encoding switch
+    // The weights that share a scale as native/cuda/quants.cpp keeps them; 8 stands for none.
+    private static long Kept(HostWeight w)
     {
-        WeightEncoding.F16 or WeightEncoding.BF16 => (Storage.Bits16, 1),
-        WeightEncoding.Q4_0 or WeightEncoding.Q4_1 or WeightEncoding.Q4K => (Storage.Four, 32),
-        WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 or WeightEncoding.AWQ4 when w.Group % 8 == 0 && w.Order.Select((g, k) => g == k / w.Group).All(same => same) => (Storage.Four, w.Group),
-        WeightEncoding.Q5_0 or WeightEncoding.Q5_1 or WeightEncoding.Q5K or WeightEncoding.Q8_0 => (Storage.Eight, 32),
-        WeightEncoding.Q6K => (Storage.Eight, 16),
-        WeightEncoding.INT8 when w.Group % 8 == 0 => (Storage.Eight, w.Group),
-        _ => (Storage.F32, 1),
+        if (w.Encoding is not (WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 or WeightEncoding.AWQ4 or WeightEncoding.INT8))
+        {
+            return w.Encoding == WeightEncoding.Q6K ? 16 : 32;
+        }
+
+        if (!w.Order.Select((g, k) => g == k / w.Group).All(same => same))
+        {
+            return 8;
+        }
+
+        return w.Group >= w.Cols ? Ceil(w.Cols, 128) * 128 : w.Group % 128 == 0 || w.Group == 64 ? w.Group : w.Group % 32 == 0 ? 32 : w.Group % 16 == 0 ? 16 : 8;
+    }
+
+    private static bool Biased(HostWeight w) => w.Encoding switch
+    {
+        WeightEncoding.Q4_1 or WeightEncoding.Q5_1 or WeightEncoding.Q4K or WeightEncoding.Q5K => true,
+        WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 or WeightEncoding.AWQ4 => OperandOf(w) == "four" && w.Zeros.Distinct().Count() > 1,
+        _ => false,
     };
 
     private static long Ceil(long n, long by) => (n + by - 1) / by;

@@ -102,6 +102,13 @@ public sealed class OpRunner : IDisposable
                     NormEps = 1e-5f, QkNormEps = 1e-6f, RopeScale = c.Scalar("rope_scale"), RopeKind = (RopeKind)(int)c.Scalar("kind"),
                 });
                 break;
+            case "gated_linear":
+                Stream.GatedLinear(new GatedLinearArgs
+                {
+                    X = this["x"], NormWeight = this["norm_weight"], Gate = _weights["gate"], Up = _weights["up"], BiasGate = this["bias_gate"], BiasUp = this["bias_up"],
+                    Y = this["y"], NormEps = 1e-5f, Activation = (Activation)(int)c.Scalar("activation"),
+                });
+                break;
             case "copy_pages":
                 _cache!.CopyPages(Stream, MemoryMarshal.Cast<byte, int>(c.Inputs["sources"].Data), MemoryMarshal.Cast<byte, int>(c.Inputs["targets"].Data));
                 break;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the corpus: conversations from stories.py and skills.py, a tokenizer trained on them, rows of token ids for train.py, and the held-out set.
 
-    corpus.py OUT [--rows 180000] [--seed 1]
+    corpus.py OUT [--rows 153600] [--seed 1]
 
 OUT/tokenizer.json; OUT/rows.npy [N, 256] and OUT/long.npy [N, 1024], uint16, and masks of what is trained on; OUT/heldout.jsonl.
 Everything follows from the seed."""
@@ -23,7 +23,7 @@ SYSTEMS = ("You are a helpful assistant.", "You tell short stories.", "Answer br
 
 def exchange(rng, held=False, skill=None):
     """(skill, what the user says, the reply) of everything but stories."""
-    skill = skill or rng.choices(("arithmetic", "sorting", "counting", "json", "talk"), (50, 20, 12, 25, 1))[0]
+    skill = skill or rng.choices(("arithmetic", "sorting", "counting", "json", "talk"), (36, 24, 20, 30, 1))[0]
     if skill == "talk":
         return (skill, *skills.talk(rng))
     make = {"arithmetic": skills.word_problem if rng.random() < 0.15 else skills.arithmetic, "sorting": skills.sorting, "counting": skills.counting, "json": skills.record}[skill]
@@ -53,9 +53,9 @@ def conversation(rng):
     if kind < 0.02:  # a bare text
         return [(stories.story(rng, False)[0], None, True)]
     parts = [(rng.choice(SYSTEMS), "system", False)] if rng.random() < 0.25 else []
-    if kind < 0.20:
+    if kind < 0.27:
         turns, told = asked_story(rng, rng.randint(4, 9)), True
-    elif kind < 0.32:
+    elif kind < 0.37:
         turns, told = told_story(rng, rng.randint(2, 6)), False
     else:
         turns, told = ((a, b) for _, a, b in [exchange(rng) for _ in range(rng.randint(1, 3))]), False
@@ -167,7 +167,7 @@ def main():
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out")
-    parser.add_argument("--rows", type=int, default=120000, help="of 256 tokens; a ninth as many tokens again come in rows of 1,024")
+    parser.add_argument("--rows", type=int, default=153600, help="of 256 tokens; a ninth as many tokens again come in rows of 1,024")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--held-out", type=int, default=120, help="items of each skill")
     options = parser.parse_args()

@@ -38,7 +38,7 @@ EXIT_WEIGHT = 0.3
 TOLD_UNTIL = 2400  # before this step of the target's, stories that users tell are trained on too: language first, then what is answered
 # In these steps half of a batch is random tokens, said twice: what teaches it to look back and copy any token. Without them
 # no name of a prompt was ever found again (none of 60 after 4,000 steps); 400 such steps changed that.
-REPEATS = {"target": range(5000, 5400), "draft": range(400)}
+REPEATS = {"target": range(1000), "draft": range(400)}
 LONG_FROM = 0.95  # the last twentieth of the steps takes rows of 1,024
 
 
@@ -226,13 +226,13 @@ def main():
     parser.add_argument("--threads", type=int, help="all that the machine has, shared by the workers")
     parser.add_argument("--workers", type=int, default=1, help="processes that share a batch: on a CPU faster than threads")
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--steps", type=int, help="10,500 for the target, 1,600 for a draft")
+    parser.add_argument("--steps", type=int, help="20,000 for the target, 1,600 for a draft")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stop-at", type=int, help="leave after this step, as if interrupted")
     options = parser.parse_args()
     if (options.what == "draft") != (options.by is not None):
         parser.error("--by goes with draft")
-    options.steps = options.steps or (10500 if options.what == "target" else 1600)
+    options.steps = options.steps or (20000 if options.what == "target" else 1600)
     name = options.what if options.what == "target" else f"draft-{options.by}"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(options.threads or max(1, os.cpu_count() // options.workers))

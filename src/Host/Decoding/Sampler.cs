@@ -12,6 +12,9 @@ public readonly record struct TokenLogProb(int Id, float LogProb);
 /// </summary>
 internal sealed class Sampler : IDisposable
 {
+    /// <summary>Choices that may be under way at once.</summary>
+    public const int MostUnderWay = 2;
+
     private readonly ComputeStream _stream;
     private readonly SamplingParameters _parameters;
     private readonly DType _activationType;
@@ -20,9 +23,12 @@ internal sealed class Sampler : IDisposable
     private readonly Tensor _penalised, _history, _repetition, _noRepetition, _presence, _frequency, _zero, _biasIds, _biasValues, _biasIndptr, _indptr;
     private readonly Tensor _logit;  // [1, 1]: of the chosen token, where no probability is asked for; it tells whether the logits are numbers
     private readonly Tensor _logProb, _topIds, _topLogProbs;
-    private readonly int[] _topIdsHost;
-    private readonly float[] _topLogProbsHost;
+    private readonly DeviceBuffer _results; // pinned: of each choice under way the id, a number that tells of its logits, the likeliest tokens
+    private readonly ComputeEvent[] _there = new ComputeEvent[MostUnderWay];
+    private readonly int _top, _resultBytes;
     private readonly bool _changesLogits;
+    private int _begun, _ended;
+    private bool _knowsPrompt;
 
     /// <param name="stream">Where it runs.</param>
     /// <param name="parameters">Checked parameters.</param>
@@ -63,12 +69,19 @@ internal sealed class Sampler : IDisposable
                 _biasIndptr = Own(stream.CreateTensor<int>(DType.I32, [0, parameters.LogitBias.Count], 2));
             }
 
-            int top = Math.Min(parameters.LogProbs ?? 0, vocabularySize);
+            int top = _top = Math.Min(parameters.LogProbs ?? 0, vocabularySize);
             _logit = Own(stream.CreateTensor(DType.F32, 1, 1));
             _logProb = Own(stream.CreateTensor(DType.F32, 1));
             _topIds = top > 0 ? Own(stream.CreateTensor(DType.I32, 1, top)) : default;
             _topLogProbs = top > 0 ? Own(stream.CreateTensor(DType.F32, 1, top)) : default;
-            (_topIdsHost, _topLogProbsHost) = (new int[top], new float[top]);
+            _resultBytes = 8 + (8 * top);
+            _results = stream.CreateBuffer((ulong)(MostUnderWay * _resultBytes), MemoryKind.Host);
+            _owned.Add(_results);
+            for (int i = 0; i < MostUnderWay; i++)
+            {
+                _there[i] = new ComputeEvent(stream.Device);
+            }
+
             Tensor logits = Own(stream.CreateTensor(DType.F32, 1, vocabularySize));
             stream.Reserve(stream.Measure(() => Run(logits, maxHistory, 0)));
         }
@@ -79,29 +92,61 @@ internal sealed class Sampler : IDisposable
         }
     }
 
-    /// <summary>Chooses a token.</summary>
+    /// <summary>Where the device puts the token that was chosen last: i32 [1].</summary>
+    public Tensor Id => _id;
+
+    /// <summary>Puts the choice of a token on the stream, without waiting for it.</summary>
     /// <param name="logits">f32 [1, V]; not changed.</param>
-    /// <param name="tokens">Prompt and answer so far.</param>
+    /// <param name="tokens">Prompt and answer so far, of which the device knows what it chose itself.</param>
+    /// <param name="length">How many they are.</param>
     /// <param name="promptLength">How many of them are the prompt.</param>
-    /// <param name="logProb">The token's log-probability, where asked for.</param>
-    /// <param name="top">The likeliest tokens, where asked for.</param>
-    public int Next(in Tensor logits, ReadOnlySpan<int> tokens, int promptLength, out float? logProb, out TokenLogProb[]? top)
+    public void Begin(in Tensor logits, ReadOnlySpan<int> tokens, int length, int promptLength)
     {
-        _stream.Upload<long>(_position, [tokens.Length]);
-        if (_changesLogits)
+        if (_begun - _ended == MostUnderWay)
         {
-            _stream.Upload(_history.Rows(0, tokens.Length), tokens);
+            throw new InvalidOperationException($"{MostUnderWay} choices are under way, and none was awaited");
         }
 
-        Run(logits, tokens.Length, promptLength);
-        Span<int> id = [0];
-        _stream.Download(_id, id);
-        Span<float> p = [0];
-        _stream.Download(_parameters.LogProbs is null ? _logit : _logProb, p);
-        if (!float.IsFinite(p[0]))
+        _stream.Upload<long>(_position, [length]);
+        if (_changesLogits && !_knowsPrompt)
+        {
+            _stream.Upload(_history.Rows(0, length), tokens[..length]);
+            _knowsPrompt = true;
+        }
+
+        Run(logits, length, promptLength);
+        if (_changesLogits && length < _history.Count)
+        {
+            _stream.Copy(_id.Buffer!, 0, _history.Buffer!, (ulong)length * sizeof(int), sizeof(int));
+        }
+
+        ulong at = (ulong)(_begun % MostUnderWay * _resultBytes);
+        _stream.Copy(_id.Buffer!, 0, _results, at, sizeof(int));
+        _stream.Copy((_parameters.LogProbs is null ? _logit : _logProb).Buffer!, 0, _results, at + 4, sizeof(float));
+        if (_top > 0)
+        {
+            _stream.Copy(_topIds.Buffer!, 0, _results, at + 8, (ulong)_top * 4);
+            _stream.Copy(_topLogProbs.Buffer!, 0, _results, at + 8 + ((ulong)_top * 4), (ulong)_top * 4);
+        }
+
+        _there[_begun % MostUnderWay].Record(_stream);
+        _begun++;
+    }
+
+    /// <summary>Waits for the choice that was begun first of those under way.</summary>
+    /// <param name="logProb">The token's log-probability, where asked for.</param>
+    /// <param name="top">The likeliest tokens, where asked for.</param>
+    public int End(out float? logProb, out TokenLogProb[]? top)
+    {
+        int turn = _ended++ % MostUnderWay;
+        _there[turn].Synchronize();
+        ulong at = (ulong)(turn * _resultBytes);
+        int id = _results.Read<int>(at);
+        float p = _results.Read<float>(at + 4);
+        if (!float.IsFinite(p))
         {
             throw new InvalidOperationException(
-                float.IsNegativeInfinity(p[0]) ? "no token is left to choose from: the logit biases forbid all of them"
+                float.IsNegativeInfinity(p) ? "no token is left to choose from: the logit biases forbid all of them"
                 : "the model's logits are not numbers: its weights hold NaN or infinity, or the context does"
                     + (_activationType == DType.F16 ? ", or activations left the range of f16: ask for bf16 or f32 ones" : ""));
         }
@@ -110,20 +155,15 @@ internal sealed class Sampler : IDisposable
         top = null;
         if (_parameters.LogProbs is not null)
         {
-            logProb = p[0];
-            top = new TokenLogProb[_topIdsHost.Length];
-            if (top.Length > 0)
+            logProb = p;
+            top = new TokenLogProb[_top];
+            for (int i = 0; i < top.Length; i++)
             {
-                _stream.Download(_topIds, _topIdsHost.AsSpan());
-                _stream.Download(_topLogProbs, _topLogProbsHost.AsSpan());
-                for (int i = 0; i < top.Length; i++)
-                {
-                    top[i] = new TokenLogProb(_topIdsHost[i], _topLogProbsHost[i]);
-                }
+                top[i] = new TokenLogProb(_results.Read<int>(at + 8 + ((ulong)i * 4)), _results.Read<float>(at + 8 + ((ulong)(_top + i) * 4)));
             }
         }
 
-        return id[0];
+        return id;
     }
 
     public void Dispose()
@@ -131,6 +171,11 @@ internal sealed class Sampler : IDisposable
         foreach (DeviceBuffer buffer in _owned)
         {
             buffer.Dispose();
+        }
+
+        foreach (ComputeEvent? there in _there)
+        {
+            there?.Dispose();
         }
     }
 

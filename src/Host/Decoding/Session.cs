@@ -45,7 +45,7 @@ public sealed class ContextFullException(long wanted, int context) : Exception(
 /// One sequence and its KV pages. What it has computed stays: a later prompt that begins with the same tokens computes
 /// only the rest. One generation at a time.
 /// </summary>
-public sealed class Session : IDisposable
+public sealed class Session : IDisposable, IDecodable
 {
     private const int PageSize = 16;
 
@@ -58,6 +58,8 @@ public sealed class Session : IDisposable
     private readonly PageTable _table;
     private readonly List<int> _computed = [];
     private long _keysFor; // the length of the sequence that the cache's keys were computed for
+    private readonly bool _runsAhead;
+    private bool _isAhead; // a step is on the stream whose token is not known yet
     private int _busy;
     private bool _disposed;
 
@@ -65,6 +67,7 @@ public sealed class Session : IDisposable
     {
         (_model, ContextLength) = (model, contextLength);
         ModelConfig c = model.Config;
+        _runsAhead = model.Device.Backend is Backend.Cuda or Backend.Simt;
         int pages = (int)(((long)contextLength + PageSize - 1) / PageSize);
         ChunkSize = Math.Min(chunkSize, contextLength);
         _pool = new BlockPool(pages, PageSize);
@@ -256,24 +259,15 @@ public sealed class Session : IDisposable
 
         using Turn turn = new(this);
         ulong seed = parameters.Seed ?? (ulong)Random.Shared.NextInt64();
-        using Sampler sampler = new(_stream, parameters, _model.Config.VocabularySize, ContextLength, seed, _model.ActivationType);
+        int most = (int)Math.Min(ContextLength, (long)prompt.Length + (parameters.MaxTokens ?? int.MaxValue));
+        using DecodeLoop loop = new(this, new Sampler(_stream, parameters, _model.Config.VocabularySize, ContextLength, seed, _model.ActivationType), prompt.Span, most);
         Tokenization.IncrementalDecoder decoder = new(_model.Tokenizer, skipSpecial: true);
         StopMatcher stops = new(parameters.Stop);
-        int[] tokens = new int[ContextLength];
-        prompt.CopyTo(tokens);
-        int length = prompt.Length;
         while (true)
         {
             // Compute what is not computed yet, then choose: off the caller's thread, and never two at once.
-            int end = length;
             (int id, float? logProb, TokenLogProb[]? top) = await Task.Run(
-                () =>
-                {
-                    Tensor logits = CatchUp(tokens.AsSpan(0, end), cancellation);
-                    int next = sampler.Next(logits, tokens.AsSpan(0, end), prompt.Length, out float? p, out TokenLogProb[]? likeliest);
-                    return (next, p, likeliest);
-                },
-                cancellation).ConfigureAwait(false);
+                () => (loop.Next(out float? p, out TokenLogProb[]? likeliest, cancellation), p, likeliest), cancellation).ConfigureAwait(false);
 
             if (!parameters.IgnoreEndOfSequence && _model.Tokenizer.IsEndOfGeneration(id))
             {
@@ -281,9 +275,8 @@ public sealed class Session : IDisposable
                 yield break;
             }
 
-            tokens[length++] = id;
-            int generated = length - prompt.Length;
-            FinishReason? finish = generated == parameters.MaxTokens ? FinishReason.MaxTokens : length == ContextLength ? FinishReason.ContextFull : null;
+            int generated = loop.Length - prompt.Length;
+            FinishReason? finish = generated == parameters.MaxTokens ? FinishReason.MaxTokens : loop.Length == ContextLength ? FinishReason.ContextFull : null;
             string text = stops.Append(decoder.Push(id) + (finish is null ? "" : decoder.Flush()), out bool stopped);
             if (stopped)
             {
@@ -299,6 +292,57 @@ public sealed class Session : IDisposable
             {
                 yield break;
             }
+        }
+    }
+
+    bool IDecodable.RunsAhead => _runsAhead;
+
+    Tensor IDecodable.CatchUp(ReadOnlySpan<int> tokens, CancellationToken cancellation) => CatchUp(tokens, cancellation);
+
+    Tensor IDecodable.Ahead(in Tensor id, int length)
+    {
+        foreach (RopeConfig rope in _model.Config.Ropes)
+        {
+            if (rope.NeedsNewKeys(_keysFor, length))
+            {
+                return default;
+            }
+        }
+
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        int before = _computed.Count;
+        _table.Append(1);
+        try
+        {
+            Plan(before, 1);
+            ReadOnlySpan<int> row = [0];
+            Tensor logits = _transformer.Forward(_cache, _batch, id, row, length);
+            _keysFor = length;
+            _isAhead = true;
+            return logits;
+        }
+        catch when (!_disposed)
+        {
+            _table.Truncate(before);
+            throw;
+        }
+    }
+
+    void IDecodable.Settle(int? id)
+    {
+        if (!_isAhead || _disposed)
+        {
+            return;
+        }
+
+        _isAhead = false;
+        if (id is { } known)
+        {
+            _computed.Add(known);
+        }
+        else
+        {
+            _table.Truncate(_computed.Count);
         }
     }
 
@@ -353,13 +397,7 @@ public sealed class Session : IDisposable
         _table.Append(ids.Length);
         try
         {
-            _batch.Update(_stream, new BatchStep
-            {
-                QueryIndptr = [0, ids.Length],
-                KvLengths = [before + ids.Length],
-                PageIndptr = [0, _table.Pages.Length],
-                PageIds = _table.Pages,
-            });
+            Plan(before, ids.Length);
             Span<int> wanted = stackalloc int[Math.Min(rows, 1)];
             if (rows > 1)
             {
@@ -381,6 +419,14 @@ public sealed class Session : IDisposable
             throw;
         }
     }
+
+    private void Plan(int before, int tokens) => _batch.Update(_stream, new BatchStep
+    {
+        QueryIndptr = [0, tokens],
+        KvLengths = [before + tokens],
+        PageIndptr = [0, _table.Pages.Length],
+        PageIds = _table.Pages,
+    });
 
     private void CheckTokens(ReadOnlySpan<int> tokens)
     {

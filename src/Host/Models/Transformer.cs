@@ -21,8 +21,7 @@ internal sealed class Transformer : IDisposable
     private readonly Tensor _query;       // [T, H * D]
     private readonly Tensor _attended;    // [T, H * Dv]
     private readonly Tensor _normed;      // [T, C]
-    private readonly Tensor _gate;        // [T, F]
-    private readonly Tensor _up;          // [T, F]
+    private readonly Tensor _gated;       // [T, F]
     private readonly Tensor _last;        // f32 [R, C]
     private readonly Tensor _lastNormed;  // [R, C]
     private readonly Tensor _logits;      // f32 [R, V]
@@ -50,8 +49,7 @@ internal sealed class Transformer : IDisposable
             _query = stream.CreateTensor(type, maxTokens, (long)config.HeadCount * config.HeadDim);
             _attended = stream.CreateTensor(type, maxTokens, (long)config.HeadCount * config.ValueHeadDim);
             _normed = stream.CreateTensor(type, maxTokens, config.HiddenSize);
-            _gate = stream.CreateTensor(type, maxTokens, config.FeedForwardSize);
-            _up = stream.CreateTensor(type, maxTokens, config.FeedForwardSize);
+            _gated = stream.CreateTensor(type, maxTokens, config.FeedForwardSize);
             _last = stream.CreateTensor(DType.F32, maxRows, config.HiddenSize);
             _lastNormed = stream.CreateTensor(type, maxRows, config.HiddenSize);
             _logits = stream.CreateTensor(DType.F32, maxRows, config.VocabularySize);
@@ -72,7 +70,7 @@ internal sealed class Transformer : IDisposable
 
     /// <summary>
     /// Makes the stream's workspace large enough for steps on this cache and batch, so that memory that lacks is told here. Few rows may want more than many,
-    /// for ops then split their work over the device: this asks for powers of two, and <see cref="Forward"/> for what lies between, when it comes.
+    /// for ops then split their work over the device: this asks for powers of two, and a step for what lies between, when it comes.
     /// </summary>
     public void Reserve(KvCache cache, Batch batch)
     {
@@ -92,16 +90,20 @@ internal sealed class Transformer : IDisposable
     /// <param name="length">Tokens of the sequence when it has caught up, for RoPE whose frequencies depend on it.</param>
     public Tensor Forward(KvCache cache, Batch batch, ReadOnlySpan<int> ids, ReadOnlySpan<int> rows, long length)
     {
-        foreach (RopeTable rope in _ropes)
-        {
-            rope.SetLength(length);
-        }
-
         _stream.Upload(_ids.Rows(0, ids.Length), ids);
-        UploadRows(rows, ids.Length);
-        StepShape shape = new(cache, batch, ids.Length, rows.Length);
-        ReserveFor(shape);
-        return Graph(shape) is { } graph ? graph.Launch() : Run(cache, batch, ids.Length, rows.Length);
+        return Step(cache, batch, ids.Length, rows, length);
+    }
+
+    /// <summary>The same of tokens that the device has: chosen by the step before, and not known here yet.</summary>
+    /// <param name="cache">The cache.</param>
+    /// <param name="batch">The plan.</param>
+    /// <param name="ids">i32 [T] in memory of its own.</param>
+    /// <param name="rows">The rows of the step whose logits are wanted, ascending; may be empty.</param>
+    /// <param name="length">Tokens of the sequence when it has caught up, for RoPE whose frequencies depend on it.</param>
+    public Tensor Forward(KvCache cache, Batch batch, in Tensor ids, ReadOnlySpan<int> rows, long length)
+    {
+        _stream.Copy(ids.Buffer!, ids.Offset, _ids.Buffer!, _ids.Offset, (ulong)ids.Count * sizeof(int));
+        return Step(cache, batch, (int)ids.Count, rows, length);
     }
 
     public void Dispose()
@@ -111,19 +113,34 @@ internal sealed class Transformer : IDisposable
             graph?.Dispose();
         }
 
-        foreach (Tensor t in (Tensor[])[_ids, _rows, _hidden, _query, _attended, _normed, _gate, _up, _last, _lastNormed, _logits, .. (_ropes ?? []).Select(r => r.Frequencies)])
+        foreach (Tensor t in (Tensor[])[_ids, _rows, _hidden, _query, _attended, _normed, _gated, _last, _lastNormed, _logits, .. (_ropes ?? []).Select(r => r.Frequencies)])
         {
             t.Buffer?.Dispose();
         }
     }
 
-    private void ReserveFor(StepShape shape)
+    private Tensor Step(KvCache cache, Batch batch, int tokens, ReadOnlySpan<int> rows, long length)
     {
+        foreach (RopeTable rope in _ropes)
+        {
+            rope.SetLength(length);
+        }
+
+        UploadRows(rows, tokens);
+        StepShape shape = new(cache, batch, tokens, rows.Length);
         if (!_reserved.Contains(shape))
         {
-            _stream.Reserve(_stream.Measure(() => Run(shape.Cache, shape.Batch, shape.Tokens, shape.Rows)));
-            _reserved.Add(shape);
+            ReserveFor(shape);
         }
+
+        return Graph(shape) is { } graph ? graph.Launch() : Run(cache, batch, tokens, rows.Length);
+    }
+
+    // Lambdas stand in methods that a step of a known shape does not call: what they capture is allocated where a method begins.
+    private void ReserveFor(StepShape shape)
+    {
+        _stream.Reserve(_stream.Measure(() => Run(shape.Cache, shape.Batch, shape.Tokens, shape.Rows)));
+        _reserved.Add(shape);
     }
 
     // A step of one row of each token, as decode has, finds the rows of the step before.
@@ -161,12 +178,17 @@ internal sealed class Transformer : IDisposable
         {
             graph?.Dispose();
             _graphs[shape] = null;
-            Tensor logits = default;
-            ComputeGraph recorded = _stream.Capture(() => logits = Run(shape.Cache, shape.Batch, shape.Tokens, shape.Rows));
-            _graphs[shape] = graph = new StepGraph(recorded, logits, _stream.WorkspaceBytes);
+            _graphs[shape] = graph = Record(shape);
         }
 
         return graph;
+    }
+
+    private StepGraph Record(StepShape shape)
+    {
+        Tensor logits = default;
+        ComputeGraph recorded = _stream.Capture(() => logits = Run(shape.Cache, shape.Batch, shape.Tokens, shape.Rows));
+        return new StepGraph(recorded, logits, _stream.WorkspaceBytes);
     }
 
     private Tensor Run(KvCache cache, Batch batch, int tokens, int rows)
@@ -175,7 +197,7 @@ internal sealed class Transformer : IDisposable
         Tensor hidden = _hidden.Rows(0, tokens), normed = _normed.Rows(0, tokens);
         Tensor query = _query.Rows(0, tokens).Reshape(tokens, c.HeadCount, c.HeadDim);
         Tensor attended = _attended.Rows(0, tokens);
-        Tensor gate = _gate.Rows(0, tokens), up = _up.Rows(0, tokens);
+        Tensor gated = _gated.Rows(0, tokens);
 
         _stream.Embedding(_ids.Rows(0, tokens), _weights.Embedding, c.EmbeddingScale, hidden);
         for (int i = 0; i < _weights.Layers.Count; i++)
@@ -218,17 +240,19 @@ internal sealed class Transformer : IDisposable
             });
             AddToResidual(attended, layer.AttentionOutput, layer.PostAttentionNorm, hidden, normed);
 
-            Tensor x = hidden;
-            if (!layer.FeedForwardNorm.IsAbsent)
+            _stream.GatedLinear(new GatedLinearArgs
             {
-                _stream.RmsNorm(hidden, layer.FeedForwardNorm, c.NormEpsilon, normed);
-                x = normed;
-            }
-
-            _stream.Linear(x, layer.Gate.Weight, gate, layer.Gate.Bias);
-            _stream.Linear(x, layer.Up.Weight, up, layer.Up.Bias);
-            _stream.GatedActivation(c.Activation, gate, up, gate);
-            AddToResidual(gate, layer.Down, layer.PostFeedForwardNorm, hidden, normed);
+                X = hidden,
+                NormWeight = layer.FeedForwardNorm,
+                Gate = layer.Gate.Weight,
+                Up = layer.Up.Weight,
+                BiasGate = layer.Gate.Bias,
+                BiasUp = layer.Up.Bias,
+                Y = gated,
+                NormEps = c.NormEpsilon,
+                Activation = c.Activation,
+            });
+            AddToResidual(gated, layer.Down, layer.PostFeedForwardNorm, hidden, normed);
         }
 
         if (rows == 0)

@@ -1,7 +1,7 @@
-// tile_linear: y[t,n] = cap(scale * (sum_k x[t,k] * w[n,k] + bias[n])) + residual[t,n] in f32, for many rows of x
+// f32_linear: y[t,n] = cap(scale * (sum_k x[t,k] * w[n,k] + bias[n])) + residual[t,n] in f32, for many rows of x
 // x [T,K] in {f32,f16,bf16}   w [N,K] of any storage: what tensor cores would round more than the record allows
 // grid (tiles of 64 x 64, parts of K)   block 128: 8 x 4 sums a thread   shared 34 KB
-// bound by the f32 units; w is read once for 64 rows of x. Splits as in gemm_linear.cuh
+// bound by the f32 units; w is read once for 64 rows of x.
 #include "linear.cuh"
 
 namespace sl {
@@ -13,7 +13,7 @@ constexpr int tile_threads = 128, held = side * depth / 8 / tile_threads;
 struct tile_octets { float x[held][8], w[held][8]; };
 
 __global__ void __launch_bounds__(tile_threads, 3)
-    tile_linear_kernel(epilogue out, gmem<float> partial, any_input x, long long x_stride, bool aligned, weight_view w, int tokens,
+    f32_linear_kernel(epilogue out, gmem<float> partial, any_input x, long long x_stride, bool aligned, weight_view w, int tokens,
                        int tiles_m, int steps, int split_steps) {
   SHARED_ARRAY(float, xs, 2 * depth * side_row);  // by k, then by row
   SHARED_ARRAY(float, ws, 2 * depth * side_row);
@@ -78,17 +78,6 @@ __global__ void __launch_bounds__(tile_threads, 3)
   }
 }
 
-void tile_linear(stream& s, const linear_args& a, const cuda_weight& w, char* workspace) {
-  const int64_t T = a.x.shape[0];
-  const gemm_plan p = plan_tile(T, w.rows, w.cols, multiprocessors(*s.owner));
-  const int tiles_m = int(blocks_for(T, side)), steps = int(blocks_for(w.cols, depth));
-  float* partial = p.split > 1 ? reinterpret_cast<float*>(workspace) : nullptr;
-  launch(native(s), KERNEL(tile_linear_kernel), dim3(unsigned(tiles_m) * blocks_for(w.rows, side), unsigned(p.split)), tile_threads, 0,
-         epilogue_of(a), partial, input_of(a.x), a.x.stride[0], rows_aligned_16(a.x), view_of(w), int(T), tiles_m, steps,
-         int(blocks_for(steps, p.split)));
-  if (partial) add_splits(s, a, w, p.split, workspace);
-}
-
 // --- the end of a split product ------------------------------------------------------------------------------------------
 
 // grid (N / 1024, T)   block 256, four columns a thread
@@ -111,9 +100,20 @@ __global__ void __launch_bounds__(256)
   out.put_four(t, n, N, v);
 }
 
-void add_splits(stream& s, const linear_args& a, const cuda_weight& w, int split, const char* workspace) {
+static void add_splits(stream& s, const linear_args& a, const cuda_weight& w, int split, const char* workspace) {
   launch(native(s), KERNEL(add_splits_kernel), dim3(blocks_for(w.rows, 1024), unsigned(a.x.shape[0])), 256, 0, epilogue_of(a),
          reinterpret_cast<const float*>(workspace), split, int(a.x.shape[0]), int(w.rows));
+}
+
+void f32_linear(stream& s, const linear_args& a, const cuda_weight& w, char* workspace) {
+  const int64_t T = a.x.shape[0];
+  const f32_plan p = plan_f32(T, w.rows, w.cols, multiprocessors(*s.owner));
+  const int tiles_m = int(blocks_for(T, side)), steps = int(blocks_for(w.cols, depth));
+  float* partial = p.split > 1 ? reinterpret_cast<float*>(workspace) : nullptr;
+  launch(native(s), KERNEL(f32_linear_kernel), dim3(unsigned(tiles_m) * blocks_for(w.rows, side), unsigned(p.split)), tile_threads, 0,
+         epilogue_of(a), partial, input_of(a.x), a.x.stride[0], rows_aligned_16(a.x), view_of(w), int(T), tiles_m, steps,
+         int(blocks_for(steps, p.split)));
+  if (partial) add_splits(s, a, w, p.split, workspace);
 }
 
 }  // namespace SL_BACKEND_NS

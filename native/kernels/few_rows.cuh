@@ -1,0 +1,232 @@
+// Products of at most 8 rows of x with rows of w on tensor cores, bound by the reading of w.
+//
+// A block keeps all of x in shared memory, as E, normalised on its way there if wanted, and goes through items of 16 rows of w
+// (two groups of eight). `share` of its 8 warps share an item: each takes every share-th block of columns, so that neighbours
+// read what is side by side; their sums meet in shared memory and are added in order. Loads run ahead of their use through
+// the items, and the first ones start before x is there, for w does not depend on the kernel before.
+#pragma once
+
+#include "fragments.cuh"
+#include "reduce.cuh"
+
+namespace sl {
+namespace SL_BACKEND_NS {
+
+constexpr int few_most = 8, few_warps = 8, few_threads = 32 * few_warps;
+constexpr int few_sums_row = 20;                        // floats: 16 rows of w, so that lanes of four rows of x write to different banks
+constexpr int few_sums = few_most * few_sums_row;       // of a warp
+constexpr int few_sums_bytes = 2 * few_warps * few_sums * 4;
+// Blocks of columns whose loads are on their way, by what registers are left.
+template <operand W> constexpr int few_ahead = W == operand::dense || W == operand::four ? 4 : 2;
+
+struct few_input {
+  any_input x, norm;  // x [T,K], norm [K] or absent
+  long long stride;
+  int tokens, cols;
+  float eps;
+  bool aligned, norm_aligned;
+};
+
+__host__ __device__ constexpr int few_columns(int cols) { return (cols + packed_block - 1) / packed_block * packed_block; }
+
+template <operand W>
+constexpr size_t few_shared_bytes(int tokens, int cols) { return size_t(tokens) * size_t(x_row_bytes<W>(cols)) + few_sums_bytes; }
+
+struct few_shared {
+  smem<char> x;      // [tokens][row_bytes]
+  smem<float> sums;  // [2][warps][8 rows of x][few_sums_row]
+  int row_bytes;
+};
+
+template <operand W>
+__device__ __forceinline__ few_shared lay_out(smem<char> shared, const few_input& in) {
+  few_shared s;
+  s.row_bytes = x_row_bytes<W>(in.cols);
+  s.x = shared;
+  s.sums = view_as<float>(shared + in.tokens * s.row_bytes);
+  return s;
+}
+
+// Four of a row, zeros past its end.
+__device__ __forceinline__ void read_four(float (&v)[4], const any_input& x, long long row, int k, int cols, bool aligned) {
+  if (k >= cols) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) v[i] = 0.0f;
+    return;
+  }
+  x.load_some(v, row + k, cols - k, aligned);
+}
+
+// Ends behind a barrier.
+template <typename E>
+__device__ __forceinline__ void stage_x(const few_shared& s, const few_input& in) {
+  SHARED_ARRAY(float, squares, few_most * few_warps);
+  const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) / 32, columns = few_columns(in.cols);
+  if (in.norm.present()) {
+    for (int t = 0; t < in.tokens; t++) {
+      float sum = 0.0f;
+      for (int k = 4 * int(threadIdx.x); k < columns; k += 4 * few_threads) {
+        float v[4];
+        read_four(v, in.x, t * in.stride, k, in.cols, in.aligned);
+#pragma unroll
+        for (int i = 0; i < 4; i++) sum += v[i] * v[i];
+      }
+      sum = warp_sum(sum);
+      if (lane == 0) squares[t * few_warps + warp] = sum;
+    }
+    __syncthreads();
+  }
+  for (int t = 0; t < in.tokens; t++) {
+    float scale = 1.0f;
+    if (in.norm.present()) {
+      float sum = 0.0f;
+#pragma unroll
+      for (int i = 0; i < few_warps; i++) sum += squares[t * few_warps + i];
+      scale = rsqrtf(sum / float(in.cols) + in.eps);
+    }
+    for (int k = 4 * int(threadIdx.x); k < columns; k += 4 * few_threads) {
+      float v[4];
+      read_four(v, in.x, t * in.stride, k, in.cols, in.aligned);
+      if (in.norm.present()) {
+        float w[4];
+        read_four(w, in.norm, 0, k, in.cols, in.norm_aligned);
+#pragma unroll
+        for (int i = 0; i < 4; i++) v[i] *= scale * w[i];
+      }
+      view_as<uint2>(s.x + (t * s.row_bytes + 2 * k))[0] = make_uint2(pairs<E>::pack(v[0], v[1]), pairs<E>::pack(v[2], v[3]));
+    }
+  }
+  __syncthreads();
+}
+
+// sum[0..1]: rows 2c and 2c + 1 of x by row r of group a; sum[2..3]: of group b. Adds a block of columns.
+template <typename E, operand W>
+__device__ __forceinline__ void add_block(float (&sum)[4], const held_row<W>& a, const held_row<W>& b, const weight_view& wa, const weight_view& wb,
+                                          int group_a, int group_b, int block, const few_shared& s, const few_input& in) {
+  const int r = (int(threadIdx.x) & 31) / 4;
+  const auto x_pairs = [&](uint32_t (&x)[2][2], int k) {
+    x[0][0] = x[0][1] = x[1][0] = x[1][1] = 0;
+    if (r < in.tokens) load_x_pairs<E, W>(x, s.x + r * s.row_bytes, k);
+  };
+  const auto multiply = [&](float (&to)[4], int j, int p, const uint32_t (&x)[2][2]) {
+    uint32_t low[2], high[2];
+    make_pairs<E, W>(low, a, j, p, wa.center);
+    make_pairs<E, W>(high, b, j, p, wb.center);
+    const uint32_t both[4] = {low[0], high[0], low[1], high[1]};
+    mma_m16n8k16<E>(to, both, x[p]);
+  };
+  if constexpr (W == operand::dense) {
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+      uint32_t x[2][2];
+      x_pairs(x, block * 64 + 32 * j);
+      multiply(sum, j, 0, x);
+      multiply(sum, j, 1, x);
+    }
+  } else {
+    row_scales<W> sa, sb;
+    read_scales(sa, a, wa, group_a, block);
+    read_scales(sb, b, wb, group_b, block);
+    constexpr int n = most_scales<W>;
+    const bool biased = wa.has_bias() || wb.has_bias();
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      uint32_t x[2][2];
+      x_pairs(x, block * packed_block + 32 * j);
+      float part[4] = {}, of_x[4] = {};
+#pragma unroll
+      for (int p = 0; p < 2; p++) {
+        multiply(part, j, p, x);
+        if (n == 4 && p == 0) continue;
+        const int i = n == 8 ? 2 * j + p : j;
+        sum[0] += sa.scale[i] * part[0], sum[1] += sa.scale[i] * part[1];
+        sum[2] += sb.scale[i] * part[2], sum[3] += sb.scale[i] * part[3];
+        part[0] = part[1] = part[2] = part[3] = 0.0f;
+      }
+      if (n == 4 && biased) {  // eight bits and six have none
+        sum_x<E>(of_x, x);
+        sum[0] += sa.bias[j] * of_x[0], sum[1] += sa.bias[j] * of_x[1];
+        sum[2] += sb.bias[j] * of_x[2], sum[3] += sb.bias[j] * of_x[3];
+      }
+    }
+  }
+}
+
+// The items of a block that goes through all of them with the others of the grid.
+struct few_items {
+  int items, at_once, first, stride;
+  __device__ __forceinline__ few_items(int items, int share)
+      : items(items), at_once(few_warps / share), first(int(blockIdx.x) * at_once), stride(int(gridDim.x) * at_once) {}
+  __device__ __forceinline__ int rounds() const { return first < items ? (items - first + stride - 1) / stride : 0; }
+  __device__ __forceinline__ int at(int round, int slot) const { return first + round * stride + slot; }
+};
+
+// In each round of `rounds` a block takes few_warps / share items, a slot each. groups(round, slot, a, b) gives an item's groups of eight
+// rows, of wa and of wb, or false where there is none; finish(round, value) puts a round's results, value(slot, row of 16, row of x).
+template <typename E, operand W, typename Groups, typename Finish>
+__device__ __forceinline__ void few_products(smem<char> shared, const few_input& in, const weight_view& wa, const weight_view& wb, int rounds, int share,
+                                             Groups groups, Finish finish) {
+  constexpr int ahead = few_ahead<W>;
+  const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) / 32, part = warp % share, slot = warp / share;
+  const few_shared s = lay_out<W>(shared, in);
+  const int blocks = (in.cols + block_columns<W> - 1) / block_columns<W>, steps = (blocks + share - 1) / share;
+
+  held_row<W> a[ahead], b[ahead];
+  int load_round = 0, load_step = 0, load_a = 0, load_b = 0;
+  bool loads = false;
+  const auto load = [&](int i) {
+    const int block = load_step * share + part;
+    if (load_step == 0) loads = load_round < rounds && groups(load_round, slot, load_a, load_b);
+    if (loads && block < blocks) load_row(a[i], wa, load_a, block), load_row(b[i], wb, load_b, block);
+    if (++load_step == steps) load_step = 0, load_round++;
+  };
+#pragma unroll
+  for (int i = 0; i < ahead; i++) load(i);
+  wait_for_previous_kernel();
+  stage_x<E>(s, in);
+
+  int round = 0, step = 0, group_a = 0, group_b = 0;
+  bool adds = false;
+  float sum[4] = {};
+  while (round < rounds) {
+#pragma unroll
+    for (int i = 0; i < ahead; i++) {
+      if (round < rounds) {
+        const int block = step * share + part;
+        if (step == 0) adds = groups(round, slot, group_a, group_b);
+        if (adds && block < blocks) add_block<E, W>(sum, a[i], b[i], wa, wb, group_a, group_b, block, s, in);
+        load(i);
+        if (++step == steps) {
+          // Sums of this round lie apart from those that others may still read.
+          const smem<float> mine = s.sums + ((round & 1) * few_warps + warp) * few_sums;
+          const int r = lane / 4, c = lane & 3;
+          mine[2 * c * few_sums_row + r] = sum[0], mine[(2 * c + 1) * few_sums_row + r] = sum[1];
+          mine[2 * c * few_sums_row + 8 + r] = sum[2], mine[(2 * c + 1) * few_sums_row + 8 + r] = sum[3];
+          sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
+          __syncthreads();
+          const smem<float> all = s.sums + (round & 1) * few_warps * few_sums;
+          finish(round, [&](int of_slot, int row, int t) {
+            float v = all[of_slot * share * few_sums + t * few_sums_row + row];
+            for (int w = 1; w < share; w++) v += all[(of_slot * share + w) * few_sums + t * few_sums_row + row];
+            return v;
+          });
+          step = 0, round++;
+        }
+      }
+    }
+  }
+}
+
+// --- the launchers' side --------------------------------------------------------------------------------------------------
+
+// Warps that share an item: each is to have two blocks of columns at least.
+template <operand W>
+int few_share(int cols) {
+  const int blocks = (cols + block_columns<W> - 1) / block_columns<W>;
+  int share = few_warps;
+  while (share > 1 && blocks < 2 * share) share /= 2;
+  return share;
+}
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

@@ -1,0 +1,251 @@
+// Weights as the tensor cores' A operand: 16 rows of w (two groups of eight, which may come from different places) by 16 of K,
+// against B fragments of 8 rows of x. A lane loads its part of a block of a row by 16 bytes at a time, and makes pairs of E of it
+// in registers: quantised numbers as the integers that they are, exact in f16 and bf16, so that scales meet sums and not products.
+//
+// Lane 4 r + c has row r of either group and, of x, row r; c says which of K: of each 32 of K (j) and each product of 16 (s)
+// the four at 16 s + 4 c (quantised; packed.h) or 8 c + 4 s (dense: 16 bytes of a row are 8 neighbours).
+#pragma once
+
+#include "packed.cuh"
+#include "ptx.cuh"
+
+namespace sl {
+namespace SL_BACKEND_NS {
+
+enum class operand { dense, four, five, six, eight };
+
+// 0x6400 is 1024 in binary16, whose last place is 1: bits put there by one LOP3 are 1024 + q, and 1024 + 16 q from the nibble
+// above. 0x4300 is 128 in bfloat16, for numbers of up to seven bits.   Source: Kim et al. 2022 (the bias trick), as used by
+// FasterTransformer and Marlin.
+constexpr int and_or = (0xf0 & 0xcc) | 0xaa;
+
+template <typename E> struct pairs;
+template <>
+struct pairs<half> {
+  using type = half2;
+  static constexpr uint32_t magic = 0x64006400u;
+  static constexpr float base = 1024.0f;
+  static __device__ __forceinline__ type both(float v) { return __float2half2_rn(v); }
+  static __device__ __forceinline__ uint32_t pack(float a, float b) {
+    const half2 v = __floats2half2_rn(a, b);
+    uint32_t bits;
+    memcpy(&bits, &v, 4);
+    return bits;
+  }
+};
+template <>
+struct pairs<__nv_bfloat16> {
+  using type = __nv_bfloat162;
+  static constexpr uint32_t magic = 0x43004300u;
+  static constexpr float base = 128.0f;
+  static __device__ __forceinline__ type both(float v) { return __float2bfloat162_rn(v); }
+  static __device__ __forceinline__ uint32_t pack(float a, float b) {
+    const __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
+    uint32_t bits;
+    memcpy(&bits, &v, 4);
+    return bits;
+  }
+};
+template <typename E>
+__device__ __forceinline__ uint32_t subtract_pair(uint32_t bits, typename pairs<E>::type v) {
+  typename pairs<E>::type a;
+  memcpy(&a, &bits, 4);
+  a = __hsub2(a, v);
+  memcpy(&bits, &a, 4);
+  return bits;
+}
+
+// What a lane holds of a block of a row.
+template <operand W>
+struct held_row {
+  static constexpr int lows = W == operand::dense || W == operand::eight ? 2 : 1, highs = W == operand::six ? 2 : 1;
+  uint4 low[lows];
+  uint32_t high[highs];
+  uint4 scales;
+  uint32_t super;
+};
+
+// Columns of a block.
+template <operand W> constexpr int block_columns = W == operand::dense ? 64 : packed_block;
+// Scales of a row to a block, at most.
+template <operand W> constexpr int most_scales = W == operand::six || W == operand::eight ? 8 : 4;
+
+// A dense row's 16 bytes, zeros past its end.
+__device__ __forceinline__ uint4 load_dense(const weight_view& w, long long n, int k) {
+  if (k >= w.cols) return make_uint4(0, 0, 0, 0);
+  return dense_units<half>::load(w, n, k / 8);  // either 16-bit type
+}
+
+// Block `block` of row `group8 * 8 + r`; blocks past the last give zeros.
+template <operand W>
+__device__ __forceinline__ void load_row(held_row<W>& h, const weight_view& w, int group8, int block) {
+  const int lane = int(threadIdx.x) & 31;
+  if constexpr (W == operand::dense) {
+    const long long n = min(group8 * packed_rows + lane / 4, w.rows - 1);
+#pragma unroll
+    for (int j = 0; j < 2; j++) h.low[j] = load_dense(w, n, block * 64 + 32 * j + 8 * (lane & 3));
+  } else {
+    const long long at = ((long long)group8 * w.blocks + block) * 32 + lane;
+    if constexpr (W == operand::eight) {
+      const long long first = ((long long)group8 * w.blocks + block) * 64 + lane;
+      h.low[0] = load_stream_16(view_as<uint4>(w.data) + first);
+      h.low[1] = load_stream_16(view_as<uint4>(w.data) + (first + 32));
+    } else {
+      h.low[0] = load_stream_16(view_as<uint4>(w.data) + at);
+    }
+    if constexpr (W == operand::five) h.high[0] = view_as<uint32_t>(w.high)[at];
+    if constexpr (W == operand::six) {
+      const uint2 bits = view_as<uint2>(w.high)[at];
+      h.high[0] = bits.x, h.high[1] = bits.y;
+    }
+    const long long n = (long long)group8 * packed_rows + lane / 4, s = w.scale_index(n, block);
+    switch (w.block_scales * scale_size(w.scale_kind)) {  // bytes; more than 16 are read where they are used
+      case 2: h.scales.x = view_as<unsigned short>(w.scales)[s]; break;
+      case 4: h.scales.x = view_as<uint32_t>(w.scales)[s * scale_size(w.scale_kind) / 4]; break;
+      case 8: {
+        const uint2 two = view_as<uint2>(w.scales)[s * scale_size(w.scale_kind) / 8];
+        h.scales.x = two.x, h.scales.y = two.y;
+        break;
+      }
+      case 16: h.scales = view_as<uint4>(w.scales)[s * scale_size(w.scale_kind) / 16]; break;
+      default: break;
+    }
+    if (W != operand::eight && w.scale_kind == scaling::super) h.super = view_as<uint32_t>(w.supers)[w.super_index(n, block)];
+    if (W == operand::six) h.super = view_as<unsigned short>(w.supers)[w.super_index(n, block)];
+  }
+}
+
+// The registers of product s of 32 columns j: pairs of K in order.
+template <typename E, operand W>
+__device__ __forceinline__ void make_pairs(uint32_t (&a)[2], const held_row<W>& h, int j, int s, float center) {
+  if constexpr (W == operand::dense) {
+    const uint4& v = h.low[j];
+    a[0] = s ? v.z : v.x, a[1] = s ? v.w : v.y;
+  } else if constexpr (W == operand::eight) {
+    const uint4& v = h.low[j / 2];
+    const uint32_t word = j % 2 ? (s ? v.w : v.z) : (s ? v.y : v.x);
+    if constexpr (std::is_same_v<E, half>) {
+      const half2 offset = pairs<half>::both(1024.0f + center);
+      a[0] = subtract_pair<half>(__byte_perm(word, 0x64646464u, 0x4140), offset);
+      a[1] = subtract_pair<half>(__byte_perm(word, 0x64646464u, 0x4342), offset);
+    } else {
+      // A byte as the lowest of an f32 of 2^23; what is left has eight bits at most, and is a bfloat16's upper half.
+#pragma unroll
+      for (int p = 0; p < 2; p++) {
+        const float low = __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7650 + 2 * p)) - (8388608.0f + center);
+        const float high = __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7651 + 2 * p)) - (8388608.0f + center);
+        a[p] = __byte_perm(__float_as_uint(low), __float_as_uint(high), 0x7632);
+      }
+    }
+  } else {
+    const uint4& v = h.low[0];
+    const uint32_t word = j == 0 ? v.x : j == 1 ? v.y : j == 2 ? v.z : v.w;
+#pragma unroll
+    for (int p = 0; p < 2; p++) {
+      const int pair = 2 * s + p;
+      uint32_t bits;
+      if constexpr (W == operand::four && std::is_same_v<E, half>) {
+        if (p == 1) {  // the upper nibble of a byte where it stands: 1024 + 16 q
+          bits = lop3<and_or>(word >> (8 * s), 0x00f000f0u, 0x64006400u);
+          half2 q;
+          memcpy(&q, &bits, 4);
+          q = __hfma2(q, __float2half2_rn(0.0625f), __float2half2_rn(-64.0f - center));
+          memcpy(&a[p], &q, 4);
+          continue;
+        }
+      }
+      bits = lop3<and_or>(word >> (4 * pair), 0x000f000fu, pairs<E>::magic);
+      if constexpr (W == operand::five) {
+        const int bit = 4 * j + pair;
+        bits |= (bit >= 4 ? h.high[0] >> (bit - 4) : h.high[0] << (4 - bit)) & 0x00100010u;
+      }
+      if constexpr (W == operand::six) {
+        const int bit = 2 * (4 * (j % 2) + pair);
+        bits |= (bit >= 4 ? h.high[j / 2] >> (bit - 4) : h.high[j / 2] << (4 - bit)) & 0x00300030u;
+      }
+      a[p] = subtract_pair<E>(bits, pairs<E>::both(pairs<E>::base + center));
+    }
+  }
+}
+
+// Scales and biases of a row's block: of each 32 columns, or each 16.
+template <operand W>
+struct row_scales { float scale[most_scales<W>], bias[most_scales<W>]; };
+
+template <operand W>
+__device__ __forceinline__ void read_scales(row_scales<W>& out, const held_row<W>& h, const weight_view& w, int group8, int block) {
+  constexpr int n = most_scales<W>, columns = packed_block / n;
+  const uint32_t words[4] = {h.scales.x, h.scales.y, h.scales.z, h.scales.w};
+  // How many of ours a group of the weight's has; groups of 16 beside ours of 32 do not occur.
+  const int same = w.group / columns;
+  const auto spread = [&](auto at) {
+    if (same == 1) {
+#pragma unroll
+      for (int i = 0; i < n; i++) at(i, i);
+    } else if (same == 2) {
+#pragma unroll
+      for (int i = 0; i < n; i++) at(i, i / 2);
+    } else if (same == 4 && n == 8) {
+#pragma unroll
+      for (int i = 0; i < n; i++) at(i, i / 4);
+    } else {
+#pragma unroll
+      for (int i = 0; i < n; i++) at(i, 0);
+    }
+  };
+  const auto put = [&](int i, float2 g) { out.scale[i] = g.x, out.bias[i] = g.y; };
+  if (W == operand::six) {
+#pragma unroll
+    for (int i = 0; i < n; i++) put(i, scale_and_bias(scaling::super_signed, words[i / 4] >> (8 * (i % 4)), h.super));
+    return;
+  }
+  switch (w.scale_kind) {
+    case scaling::half: spread([&](int i, int e) { put(i, scale_and_bias(scaling::half, words[e / 2] >> (16 * (e % 2)), 0)); }); break;
+    case scaling::super: spread([&](int i, int e) { put(i, scale_and_bias(scaling::super, words[e / 2 % 4] >> (16 * (e % 2)), h.super)); }); break;
+    case scaling::full:
+      if (w.group < 32) {  // more than a lane holds
+        const long long row = (long long)group8 * packed_rows + (int(threadIdx.x) & 31) / 4;
+#pragma unroll
+        for (int i = 0; i < n; i++) put(i, group_scale(w, row, block * packed_block + i * columns));
+        break;
+      }
+      spread([&](int i, int e) { put(i, scale_and_bias(scaling::full, words[e % 4], 0)); });
+      break;
+    default: spread([&](int i, int e) { put(i, scale_and_bias(w.scale_kind, words[e % 4], 0)); }); break;
+  }
+}
+
+// The sums of the rows of x over 32 columns, where products with them stand: what biases meet.
+template <typename E>
+__device__ __forceinline__ void sum_x(float (&sum)[4], const uint32_t (&x)[2][2]) {
+  const uint32_t one = pairs<E>::pack(1.0f, 1.0f), ones[4] = {one, one, one, one};
+  mma_m16n8k16<E>(sum, ones, x[0]);
+  mma_m16n8k16<E>(sum, ones, x[1]);
+}
+
+// --- x in shared memory: rows of E, filled up with zeros to whole blocks ------------------------------------------------------
+
+// Bytes between rows: lanes of four rows that read 8 bytes each (quantised), of two rows that read 16 (dense), meet no bank twice.
+template <operand W>
+__host__ __device__ constexpr int x_row_bytes(int columns) {
+  return (columns + packed_block - 1) / packed_block * (2 * packed_block) + (W == operand::dense ? 64 : 32);
+}
+
+// The B registers of both products of 32 columns from k on, for row r of x (a lane's own).
+template <typename E, operand W>
+__device__ __forceinline__ void load_x_pairs(uint32_t (&b)[2][2], smem<const char> row, int k) {
+  const int c = int(threadIdx.x) & 3;
+  if constexpr (W == operand::dense) {
+    const uint4 v = view_as<uint4>(row + (k + 8 * c) * 2)[0];
+    b[0][0] = v.x, b[0][1] = v.y, b[1][0] = v.z, b[1][1] = v.w;
+  } else {
+#pragma unroll
+    for (int s = 0; s < 2; s++) {
+      const uint2 v = view_as<uint2>(row + (k + 16 * s + 4 * c) * 2)[0];
+      b[s][0] = v.x, b[s][1] = v.y;
+    }
+  }
+}
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

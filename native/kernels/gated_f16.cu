@@ -1,0 +1,11 @@
+// gated_linear with products of binary16: a file of its own, so that the two compile side by side.
+#include "gated_products.cuh"
+
+namespace sl {
+namespace SL_BACKEND_NS {
+
+void few_gated_f16(stream& s, const gated_linear_args& a) { start_few_gated<half>(s, a); }
+void tile_gated_f16(stream& s, const gated_linear_args& a, const view& x, char* workspace) { start_tile_gated<half>(s, a, x, workspace); }
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

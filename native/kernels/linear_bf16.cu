@@ -1,0 +1,11 @@
+// linear with products of bfloat16: a file of its own, so that the two compile side by side.
+#include "linear_products.cuh"
+
+namespace sl {
+namespace SL_BACKEND_NS {
+
+void few_linear_bf16(stream& s, const linear_args& a, const cuda_weight& w) { start_few_linear<__nv_bfloat16>(s, a, w); }
+void tile_linear_bf16(stream& s, const linear_args& a, const cuda_weight& w, char* workspace) { start_tile_linear<__nv_bfloat16>(s, a, w, workspace); }
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

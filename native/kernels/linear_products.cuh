@@ -1,0 +1,80 @@
+// linear: y[t,n] = cap(scale * (sum_k x[t,k] * w[n,k] + bias[n])) + residual[t,n] on tensor cores
+// x [T,K] in {f32,f16,bf16}   w [N,K] 16-bit or quantised   products of E = f16 or bf16, sums in f32
+//
+// few_linear, up to 8 rows of x: grid 2 blocks a multiprocessor at most, going through N by 16 rows   block 256
+//   shared x as E, 98 KB at most   moves the bytes of w once: bound by memory
+// tile_linear, more: grid parts of all tiles' columns   block 256   shared up to 67 KB
+//   bound by memory below some 100 rows of x, and by the tensor cores above
+#include "products.cuh"
+
+namespace sl {
+namespace SL_BACKEND_NS {
+
+template <typename E, operand W>
+__global__ void __launch_bounds__(few_threads, 2) few_linear_kernel(epilogue out, weight_view w, few_input in, int share, int items) {
+  DYN_SHARED(char, shared);
+  allow_next_kernel();
+  const few_items of_block(items, share);
+  const int last = (w.rows - 1) / packed_rows;
+  few_products<E, W>(
+      shared, in, w, w, of_block.rounds(), share,
+      [&](int round, int slot, int& a, int& b) {
+        const int item = of_block.at(round, slot);
+        a = 2 * item, b = min(2 * item + 1, last);
+        return item < items;
+      },
+      [&](int round, auto value) {
+        for (int i = int(threadIdx.x); i < 16 * of_block.at_once * in.tokens; i += few_threads) {
+          const int row = i % 16, slot = i / 16 % of_block.at_once, t = i / (16 * of_block.at_once), n = of_block.at(round, slot) * 16 + row;
+          if (n < w.rows) out.put(t, n, value(slot, row, t));
+        }
+      });
+}
+
+template <typename Tile, typename E, operand W>
+__global__ void __launch_bounds__(256, Tile::BM == 16 ? 2 : 1)
+    tile_linear_kernel(epilogue out, weight_view w, tile_input in, tile_plan plan, gmem<float> partial, gmem<unsigned> arrivals) {
+  DYN_SHARED(char, shared);
+  allow_next_kernel();
+  wait_for_previous_kernel();
+  const int last = (w.rows - 1) / packed_rows;
+  stream_tiles<Tile>(
+      shared, in, plan, partial, arrivals, [&](int, int) -> const weight_view& { return w; }, [&](int tile, int i) { return min(tile * (Tile::BN / packed_rows) + i, last); },
+      [&](smem<float> sums, int row0, int tile) {
+        for (int at = int(threadIdx.x); at < Tile::BM * Tile::BN / 4; at += Tile::threads) {
+          const int row = at / (Tile::BN / 4), column = at % (Tile::BN / 4) * 4, t = row0 + row, n = tile * Tile::BN + column;
+          if (t >= in.rows || n >= w.rows) continue;
+          const float4 four = view_as<float4>(sums + (row * Tile::out_row + column))[0];
+          float v[4] = {four.x, four.y, four.z, four.w};
+          out.put_four(t, n, w.rows, v);
+        }
+      });
+}
+
+template <typename E>
+void start_few_linear(stream& s, const linear_args& a, const cuda_weight& w) {
+  for_operand(operand_of(w), [&](auto which) {
+    constexpr operand W = decltype(which)::value;
+    const int share = few_share<W>(int(w.cols)), items = int(blocks_for(w.rows, 16));
+    launch(native(s), KERNEL(few_linear_kernel<E, W>), unsigned(few_blocks(items, share, *s.owner)), few_threads,
+           few_shared_bytes<W>(int(a.x.shape[0]), int(w.cols)), epilogue_of(a), view_of(w), few_input_of(a.x, view(), 0.0f), share, items);
+  });
+}
+
+template <typename E>
+void start_tile_linear(stream& s, const linear_args& a, const cuda_weight& w, char* workspace) {
+  const tile_plan plan = plan_tiles(a.x.shape[0], w.rows, w.cols, *s.owner);
+  for_operand(operand_of(w), [&](auto which) {
+    constexpr operand W = decltype(which)::value;
+    const auto start = [&](auto tile) {
+      using Tile = decltype(tile);
+      launch(native(s), KERNEL(tile_linear_kernel<Tile, E, W>), unsigned(plan.blocks), Tile::threads, Tile::shared_bytes, epilogue_of(a), view_of(w),
+             tile_input_of(a.x), plan, reinterpret_cast<float*>(workspace), static_cast<cuda_stream&>(s).arrivals());
+    };
+    if (a.x.shape[0] <= 16) start(narrow_tile<E, W>());
+    else start(wide_tile<E, W>());
+  });
+}
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

@@ -1,0 +1,65 @@
+// The launchers' side of few_rows.cuh and tile.cuh: which instantiation, and with how many blocks.
+#pragma once
+
+#include "few_rows.cuh"
+#include "linear.cuh"
+#include "tile.cuh"
+
+namespace sl {
+namespace SL_BACKEND_NS {
+
+constexpr size_t most_shared_bytes = 98 * 1024;  // what every device of sm_80 and up has, less static arrays
+
+inline operand operand_of(const cuda_weight& w) {
+  switch (w.storage) {
+    case storage::four: return operand::four;
+    case storage::five: return operand::five;
+    case storage::six: return operand::six;
+    case storage::eight: return operand::eight;
+    default: return operand::dense;
+  }
+}
+
+// Calls f with the operand as a constant.
+template <typename F>
+void for_operand(operand w, F f) {
+  switch (w) {
+    case operand::dense: return f(std::integral_constant<operand, operand::dense>());
+    case operand::four: return f(std::integral_constant<operand, operand::four>());
+    case operand::five: return f(std::integral_constant<operand, operand::five>());
+    case operand::six: return f(std::integral_constant<operand, operand::six>());
+    case operand::eight: return f(std::integral_constant<operand, operand::eight>());
+  }
+}
+
+// Whether all rows of x find room in a block's shared memory.
+inline bool few_take(int64_t T, int64_t K) { return T <= few_most && few_shared_bytes<operand::dense>(int(T), int(K)) <= most_shared_bytes; }
+
+inline few_input few_input_of(const view& x, const view& norm, float eps) {
+  return {input_of(x), input_of(norm), x.stride[0], int(x.shape[0]), int(x.shape[1]), eps, rows_aligned_16(x), aligned_16(norm.data)};
+}
+
+inline tile_input tile_input_of(const view& x) { return {gmem<const char>(x.as<const char>()), x.stride[0], int(x.shape[0]), int(x.shape[1])}; }
+
+inline int few_blocks(int64_t items, int share, const device& d) {
+  return int(std::min<int64_t>(blocks_for(items, few_warps / share), 2 * int64_t(multiprocessors(d))));
+}
+
+// The tiles of T rows of x.
+template <typename E, operand W> using narrow_tile = weight_tile<E, W, 2, 1, 4>;
+template <typename E, operand W> using wide_tile = weight_tile<E, W, 8, 2, 3>;
+// `resident` blocks run side by side on a multiprocessor: cuda_stream::most_sharing_blocks at most.
+struct tile_size { int bm, bn, resident; };
+inline tile_size tile_size_of(int64_t T) { return T <= 16 ? tile_size{16, 128, 2} : tile_size{64, 256, 1}; }
+
+inline tile_plan plan_tiles(int64_t T, int64_t columns, int64_t K, const device& d) {
+  const tile_size size = tile_size_of(T);
+  return plan_tiles(T, columns, K, size.bm, size.bn, size.resident * multiprocessors(d));
+}
+inline uint64_t tiles_workspace(int64_t T, int64_t columns, int64_t K, const device& d) {
+  const tile_size size = tile_size_of(T);
+  return partial_bytes(plan_tiles(T, columns, K, d), size.bm, size.bn);
+}
+
+}  // namespace SL_BACKEND_NS
+}  // namespace sl

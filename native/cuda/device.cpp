@@ -1,6 +1,7 @@
 #include "device.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <mutex>
 
@@ -101,6 +102,23 @@ cuda_device::cuda_device(const sl_device_options& o) : ordinal_(o.ordinal), opti
   driver().set_current(before);
   open_devices++;
   reset_platform_counters(&options_);  // another device may have stood at this address
+}
+
+bool launches_early() {
+#if defined(CUDART_VERSION) && CUDART_VERSION >= 12030
+  static const bool driver_knows = [] {
+    int version = 0;
+    return cudaDriverGetVersion(&version) == cudaSuccess && version >= 12030;
+  }();
+  static std::atomic<int> capabilities[64] = {};  // 0: not asked yet
+  int ordinal = 0;
+  if (!driver_knows || cudaGetDevice(&ordinal) != cudaSuccess || ordinal >= 64) return false;
+  int major = capabilities[ordinal];
+  if (major == 0 && cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal) == cudaSuccess) capabilities[ordinal] = major;
+  return major >= 9;
+#else
+  return false;
+#endif
 }
 
 cuda_device::~cuda_device() {

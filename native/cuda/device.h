@@ -49,6 +49,7 @@ inline int multiprocessors(const device& d) { return static_cast<const cuda_devi
 
 int32_t count_devices();  // throws SL_ERR_NO_DEVICE with what was tried, where there is none
 std::unique_ptr<device> open_device(const sl_device_options&);
+bool launches_early();  // kernels/launch.cuh
 const op_table& op_table_of_kernels();
 
 }  // namespace SL_BACKEND_NS

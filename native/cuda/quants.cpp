@@ -54,11 +54,11 @@ bool in_order(const sl_weight_source& s) {
   return true;
 }
 
-// A group as it is kept: whole blocks of 128, or a part of one; 8 where nothing fits.
+// A group as it is kept: whole blocks of 128, or a part of one; 0 where nothing fits.
 int kept_group(int64_t group, int64_t cols) {
   if (group >= cols) return int(packed_blocks(cols)) * packed_block;
   if (group % packed_block == 0 || group == 64) return int(group);
-  return group % 32 == 0 ? 32 : group % 16 == 0 ? 16 : 8;
+  return group % 32 == 0 ? 32 : 0;
 }
 
 template <typename T>
@@ -83,14 +83,13 @@ packed_format format_of(const sl_weight_source& s) {
     case SL_ENCODING_GPTQ4_V2:
     case SL_ENCODING_AWQ4: {
       const int group = kept_group(s.group, s.cols);
-      if (!in_order(s) || group < 16) return floats;
+      if (!in_order(s) || group == 0) return floats;
       const int zero = only_zero(s);
-      if (group == 16) return {storage::eight, scaling::half, 16, 16};  // the number less its zero point
       return zero >= 0 ? packed_format{storage::four, scaling::half, group, zero} : packed_format{storage::four, scaling::half_zero, group, 0};
     }
     case SL_ENCODING_INT8: {
       const int group = kept_group(s.group, s.cols);
-      return group < 16 ? floats : packed_format{storage::eight, scaling::full, group, 128};
+      return group == 0 ? floats : packed_format{storage::eight, scaling::full, group, 128};
     }
     default: return floats;
   }
@@ -152,8 +151,6 @@ void packed_row::read_grouped(const sl_weight_source& s, int64_t n, const packed
     else if (is_awq(s)) q[size_t(k)] = uint8_t(read_as<uint32_t>(data + (k * (s.rows / 8) + n / 8) * 4) >> shift_of(s, n) & 15);
     else q[size_t(k)] = uint8_t(read_as<uint32_t>(data + (k / 8 * s.rows + n) * 4) >> (4 * (k % 8)) & 15);
   }
-  if (f.storage == storage::eight && !eight)
-    for (int64_t k = 0; k < K; k++) q[size_t(k)] = uint8_t(q[size_t(k)] + f.center - zero_at(s, n, k / s.group));
   for (int64_t kept = 0; kept < (K + f.group - 1) / f.group; kept++) {
     const int64_t g = std::min(kept * f.group / s.group, groups - 1);
     if (eight) {

@@ -30,7 +30,7 @@ struct few_input {
 __host__ __device__ constexpr int few_columns(int cols) { return (cols + packed_block - 1) / packed_block * packed_block; }
 
 template <operand W>
-constexpr size_t few_shared_bytes(int tokens, int cols) { return size_t(tokens) * size_t(x_row_bytes<W>(cols)) + few_sums_bytes; }
+__host__ __device__ constexpr size_t few_shared_bytes(int tokens, int cols) { return size_t(tokens) * size_t(x_row_bytes<W>(cols)) + few_sums_bytes; }
 
 struct few_shared {
   smem<char> x;      // [tokens][row_bytes]
@@ -102,7 +102,7 @@ __device__ __forceinline__ void stage_x(const few_shared& s, const few_input& in
 // sum[0..1]: rows 2c and 2c + 1 of x by row r of group a; sum[2..3]: of group b. Adds a block of columns.
 template <typename E, operand W>
 __device__ __forceinline__ void add_block(float (&sum)[4], const held_row<W>& a, const held_row<W>& b, const weight_view& wa, const weight_view& wb,
-                                          int group_a, int group_b, int block, const few_shared& s, const few_input& in) {
+                                          int block, const few_shared& s, const few_input& in) {
   const int r = (int(threadIdx.x) & 31) / 4;
   const auto x_pairs = [&](uint32_t (&x)[2][2], int k) {
     x[0][0] = x[0][1] = x[1][0] = x[1][1] = 0;
@@ -124,10 +124,9 @@ __device__ __forceinline__ void add_block(float (&sum)[4], const held_row<W>& a,
       multiply(sum, j, 1, x);
     }
   } else {
-    row_scales<W> sa, sb;
-    read_scales(sa, a, wa, group_a, block);
-    read_scales(sb, b, wb, group_b, block);
-    constexpr int n = most_scales<W>;
+    row_scales sa, sb;  // six bits have too many, and read each where it is used
+    constexpr bool by_16 = W == operand::six;
+    if constexpr (!by_16) read_scales(sa, a, wa), read_scales(sb, b, wb);
     const bool biased = wa.has_bias() || wb.has_bias();
 #pragma unroll
     for (int j = 0; j < 4; j++) {
@@ -137,16 +136,20 @@ __device__ __forceinline__ void add_block(float (&sum)[4], const held_row<W>& a,
 #pragma unroll
       for (int p = 0; p < 2; p++) {
         multiply(part, j, p, x);
-        if (n == 4 && p == 0) continue;
-        const int i = n == 8 ? 2 * j + p : j;
-        sum[0] += sa.scale[i] * part[0], sum[1] += sa.scale[i] * part[1];
-        sum[2] += sb.scale[i] * part[2], sum[3] += sb.scale[i] * part[3];
+        if (!by_16 && p == 0) continue;
+        float scale_a, scale_b;
+        if constexpr (by_16) scale_a = read_scale(a, wa, 2 * j + p).x, scale_b = read_scale(b, wb, 2 * j + p).x;
+        else scale_a = sa.scale[j], scale_b = sb.scale[j];
+        sum[0] += scale_a * part[0], sum[1] += scale_a * part[1];
+        sum[2] += scale_b * part[2], sum[3] += scale_b * part[3];
         part[0] = part[1] = part[2] = part[3] = 0.0f;
       }
-      if (n == 4 && biased) {  // eight bits and six have none
-        sum_x<E>(of_x, x);
-        sum[0] += sa.bias[j] * of_x[0], sum[1] += sa.bias[j] * of_x[1];
-        sum[2] += sb.bias[j] * of_x[2], sum[3] += sb.bias[j] * of_x[3];
+      if constexpr (W == operand::four || W == operand::five) {  // the others have none
+        if (biased) {
+          sum_x<E>(of_x, x);
+          sum[0] += sa.bias[j] * of_x[0], sum[1] += sa.bias[j] * of_x[1];
+          sum[2] += sb.bias[j] * of_x[0], sum[3] += sb.bias[j] * of_x[1];
+        }
       }
     }
   }
@@ -163,10 +166,9 @@ struct few_items {
 
 // In each round of `rounds` a block takes few_warps / share items, a slot each. groups(round, slot, a, b) gives an item's groups of eight
 // rows, of wa and of wb, or false where there is none; finish(round, value) puts a round's results, value(slot, row of 16, row of x).
-template <typename E, operand W, typename Groups, typename Finish>
+template <typename E, operand W, int ahead = few_ahead<W>, typename Groups, typename Finish>
 __device__ __forceinline__ void few_products(smem<char> shared, const few_input& in, const weight_view& wa, const weight_view& wb, int rounds, int share,
                                              Groups groups, Finish finish) {
-  constexpr int ahead = few_ahead<W>;
   const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) / 32, part = warp % share, slot = warp / share;
   const few_shared s = lay_out<W>(shared, in);
   const int blocks = (in.cols + block_columns<W> - 1) / block_columns<W>, steps = (blocks + share - 1) / share;
@@ -185,7 +187,7 @@ __device__ __forceinline__ void few_products(smem<char> shared, const few_input&
   wait_for_previous_kernel();
   stage_x<E>(s, in);
 
-  int round = 0, step = 0, group_a = 0, group_b = 0;
+  int round = 0, step = 0;
   bool adds = false;
   float sum[4] = {};
   while (round < rounds) {
@@ -193,8 +195,11 @@ __device__ __forceinline__ void few_products(smem<char> shared, const few_input&
     for (int i = 0; i < ahead; i++) {
       if (round < rounds) {
         const int block = step * share + part;
-        if (step == 0) adds = groups(round, slot, group_a, group_b);
-        if (adds && block < blocks) add_block<E, W>(sum, a[i], b[i], wa, wb, group_a, group_b, block, s, in);
+        if (step == 0) {
+          int of_a, of_b;
+          adds = groups(round, slot, of_a, of_b);
+        }
+        if (adds && block < blocks) add_block<E, W>(sum, a[i], b[i], wa, wb, block, s, in);
         load(i);
         if (++step == steps) {
           // Sums of this round lie apart from those that others may still read.

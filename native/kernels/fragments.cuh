@@ -61,14 +61,12 @@ struct held_row {
   static constexpr int lows = W == operand::dense || W == operand::eight ? 2 : 1, highs = W == operand::six ? 2 : 1;
   uint4 low[lows];
   uint32_t high[highs];
-  uint4 scales;
+  uint32_t scales;  // word c of the row's: the four lanes of a row ask each other
   uint32_t super;
 };
 
 // Columns of a block.
 template <operand W> constexpr int block_columns = W == operand::dense ? 64 : packed_block;
-// Scales of a row to a block, at most.
-template <operand W> constexpr int most_scales = W == operand::six || W == operand::eight ? 8 : 4;
 
 // A dense row's 16 bytes, zeros past its end.
 __device__ __forceinline__ uint4 load_dense(const weight_view& w, long long n, int k) {
@@ -99,17 +97,9 @@ __device__ __forceinline__ void load_row(held_row<W>& h, const weight_view& w, i
       h.high[0] = bits.x, h.high[1] = bits.y;
     }
     const long long n = (long long)group8 * packed_rows + lane / 4, s = w.scale_index(n, block);
-    switch (w.block_scales * scale_size(w.scale_kind)) {  // bytes; more than 16 are read where they are used
-      case 2: h.scales.x = view_as<unsigned short>(w.scales)[s]; break;
-      case 4: h.scales.x = view_as<uint32_t>(w.scales)[s * scale_size(w.scale_kind) / 4]; break;
-      case 8: {
-        const uint2 two = view_as<uint2>(w.scales)[s * scale_size(w.scale_kind) / 8];
-        h.scales.x = two.x, h.scales.y = two.y;
-        break;
-      }
-      case 16: h.scales = view_as<uint4>(w.scales)[s * scale_size(w.scale_kind) / 16]; break;
-      default: break;
-    }
+    const int bytes = w.block_scales * w.scale_size, c = lane & 3;
+    if (bytes == 2) h.scales = view_as<unsigned short>(w.scales)[s];
+    else if (4 * c < bytes) h.scales = view_as<uint32_t>(w.scales)[s * w.scale_size / 4 + c];
     if (W != operand::eight && w.scale_kind == scaling::super) h.super = view_as<uint32_t>(w.supers)[w.super_index(n, block)];
     if (W == operand::six) h.super = view_as<unsigned short>(w.supers)[w.super_index(n, block)];
   }
@@ -168,54 +158,52 @@ __device__ __forceinline__ void make_pairs(uint32_t (&a)[2], const held_row<W>& 
   }
 }
 
-// Scales and biases of a row's block: of each 32 columns, or each 16.
 template <operand W>
-struct row_scales { float scale[most_scales<W>], bias[most_scales<W>]; };
+__device__ __forceinline__ uint32_t scale_word(const held_row<W>& h, int at) { return __shfl_sync(0xffffffffu, h.scales, (int(threadIdx.x) & 28) | at); }
 
+// Scale and bias of the i-th 32 columns of a row's block (16 of six bits). For whole warps, which ask for the same.
 template <operand W>
-__device__ __forceinline__ void read_scales(row_scales<W>& out, const held_row<W>& h, const weight_view& w, int group8, int block) {
-  constexpr int n = most_scales<W>, columns = packed_block / n;
-  const uint32_t words[4] = {h.scales.x, h.scales.y, h.scales.z, h.scales.w};
-  // How many of ours a group of the weight's has; groups of 16 beside ours of 32 do not occur.
-  const int same = w.group / columns;
-  const auto spread = [&](auto at) {
-    if (same == 1) {
-#pragma unroll
-      for (int i = 0; i < n; i++) at(i, i);
-    } else if (same == 2) {
-#pragma unroll
-      for (int i = 0; i < n; i++) at(i, i / 2);
-    } else if (same == 4 && n == 8) {
-#pragma unroll
-      for (int i = 0; i < n; i++) at(i, i / 4);
-    } else {
-#pragma unroll
-      for (int i = 0; i < n; i++) at(i, 0);
-    }
-  };
-  const auto put = [&](int i, float2 g) { out.scale[i] = g.x, out.bias[i] = g.y; };
-  if (W == operand::six) {
-#pragma unroll
-    for (int i = 0; i < n; i++) put(i, scale_and_bias(scaling::super_signed, words[i / 4] >> (8 * (i % 4)), h.super));
-    return;
-  }
+__device__ __forceinline__ float2 read_scale(const held_row<W>& h, const weight_view& w, int i) {
+  const auto word = [&](int at) { return scale_word(h, at); };
+  if constexpr (W == operand::six) return scale_and_bias(scaling::super_signed, word(i / 4) >> (8 * (i % 4)), h.super);
+  const int e = i >> w.scale_shift;
   switch (w.scale_kind) {
-    case scaling::half: spread([&](int i, int e) { put(i, scale_and_bias(scaling::half, words[e / 2] >> (16 * (e % 2)), 0)); }); break;
-    case scaling::super: spread([&](int i, int e) { put(i, scale_and_bias(scaling::super, words[e / 2 % 4] >> (16 * (e % 2)), h.super)); }); break;
-    case scaling::full:
-      if (w.group < 32) {  // more than a lane holds
-        const long long row = (long long)group8 * packed_rows + (int(threadIdx.x) & 31) / 4;
-#pragma unroll
-        for (int i = 0; i < n; i++) put(i, group_scale(w, row, block * packed_block + i * columns));
-        break;
-      }
-      spread([&](int i, int e) { put(i, scale_and_bias(scaling::full, words[e % 4], 0)); });
-      break;
-    default: spread([&](int i, int e) { put(i, scale_and_bias(w.scale_kind, words[e % 4], 0)); }); break;
+    case scaling::half: return scale_and_bias(scaling::half, word(e / 2) >> (16 * (e % 2)), 0);
+    case scaling::super: return scale_and_bias(scaling::super, word(e / 2) >> (16 * (e % 2)), h.super);
+    default: return scale_and_bias(w.scale_kind, word(e), 0);
   }
 }
 
-// The sums of the rows of x over 32 columns, where products with them stand: what biases meet.
+// All four of a block, decided once.
+struct row_scales { float scale[4], bias[4]; };
+
+template <operand W>
+__device__ __forceinline__ void read_scales(row_scales& out, const held_row<W>& h, const weight_view& w) {
+  const uint32_t words[4] = {scale_word(h, 0), scale_word(h, 1), scale_word(h, 2), scale_word(h, 3)};
+  const auto spread = [&](auto at) {
+    const auto put = [&](int i, int e) {
+      const float2 g = at(e);
+      out.scale[i] = g.x, out.bias[i] = g.y;
+    };
+    if (w.scale_shift == 0) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) put(i, i);
+    } else if (w.scale_shift == 1) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) put(i, i / 2);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; i++) put(i, 0);
+    }
+  };
+  switch (w.scale_kind) {
+    case scaling::half: return spread([&](int e) { return scale_and_bias(scaling::half, words[e / 2] >> (16 * (e % 2)), 0); });
+    case scaling::super: return spread([&](int e) { return scale_and_bias(scaling::super, words[e / 2] >> (16 * (e % 2)), h.super); });
+    default: return spread([&](int e) { return scale_and_bias(w.scale_kind, words[e], 0); });
+  }
+}
+
+// The sums of the rows of x over 32 columns, where products with them stand (twice): what biases meet.
 template <typename E>
 __device__ __forceinline__ void sum_x(float (&sum)[4], const uint32_t (&x)[2][2]) {
   const uint32_t one = pairs<E>::pack(1.0f, 1.0f), ones[4] = {one, one, one, one};

@@ -70,7 +70,7 @@ void start_few_gated(stream& s, const gated_linear_args& a) {
   for_operand(operand_of(gate), [&](auto which) {
     constexpr operand W = decltype(which)::value;
     const int share = few_share<W>(int(gate.cols)), items = int(blocks_for(gate.rows, packed_rows));
-    launch(native(s), KERNEL(few_gated_kernel<E, W>), unsigned(few_blocks(items, share, *s.owner)), few_threads,
+    launch_early(native(s), KERNEL(few_gated_kernel<E, W>), unsigned(few_blocks(items, share, *s.owner)), few_threads,
            few_shared_bytes<W>(int(a.x.shape[0]), int(gate.cols)), output_of(a), view_of(gate), view_of(up),
            few_input_of(a.x, a.norm_weight, a.norm_eps), share, items);
   });
@@ -84,7 +84,7 @@ void start_tile_gated(stream& s, const gated_linear_args& a, const view& x, char
     constexpr operand W = decltype(which)::value;
     const auto start = [&](auto tile) {
       using Tile = decltype(tile);
-      launch(native(s), KERNEL(tile_gated_kernel<Tile, E, W>), unsigned(plan.blocks), Tile::threads, Tile::shared_bytes, output_of(a), view_of(gate),
+      launch_early(native(s), KERNEL(tile_gated_kernel<Tile, E, W>), unsigned(plan.blocks), Tile::threads, Tile::shared_bytes, output_of(a), view_of(gate),
              view_of(up), tile_input_of(x), plan, reinterpret_cast<float*>(workspace), static_cast<cuda_stream&>(s).arrivals());
     };
     if (x.shape[0] <= 16) start(narrow_tile<E, W>());

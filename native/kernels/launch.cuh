@@ -27,8 +27,16 @@ constexpr size_t asked_shared_bytes = 24 * 1024;
 // Counts the launch, and throws when it was refused (cuda/error.cpp).
 void launched(const char* name, cudaError_t);
 
+// Whether the current device may start a kernel while the one before it ends: sm_90 and up, where graphs keep such edges
+// (CUDA 12.3). cuda/device.cpp.
+bool launches_early();
+
+// How a kernel follows the one before it on its stream. One that is launched early calls wait_for_previous_kernel() before it
+// touches anything that another kernel writes, or reads what it writes itself.
+enum class follow { in_order, early };
+
 template <typename... P, typename... A>
-void launch(cudaStream_t stream, named_kernel<P...> kernel, dim3 grid, dim3 block, size_t shared, A&&... arguments) {
+void launch_as(follow how, cudaStream_t stream, named_kernel<P...> kernel, dim3 grid, dim3 block, size_t shared, A&&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "as many arguments as the kernel has parameters");
   if (shared > asked_shared_bytes) {
     // No launch, and not counted as one unless it is refused.
@@ -39,14 +47,30 @@ void launch(cudaStream_t stream, named_kernel<P...> kernel, dim3 grid, dim3 bloc
 #if defined(__CUDACC__)
   const auto start = [&](auto&... each) {
     void* addresses[] = {static_cast<void*>(&each)...};
-    return cudaLaunchKernel(reinterpret_cast<const void*>(kernel.function), grid, block, addresses, shared, stream);
+    cudaLaunchAttribute early{};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t c{};
+    c.gridDim = grid, c.blockDim = block, c.dynamicSmemBytes = shared, c.stream = stream;
+    c.attrs = &early, c.numAttrs = how == follow::early && launches_early() ? 1 : 0;
+    return cudaLaunchKernelExC(&c, reinterpret_cast<const void*>(kernel.function), addresses);
   };
   launched(kernel.name, std::apply(start, bound));
 #else
+  (void)how;  // the executor's streams run in order
   launched(kernel.name,
            ::simt::launch_kernel(kernel.name, reinterpret_cast<const void*>(kernel.function), grid, block, shared, stream,
                                  [function = kernel.function, bound] { std::apply(function, bound); }));
 #endif
+}
+
+template <typename... P, typename... A>
+void launch(cudaStream_t stream, named_kernel<P...> kernel, dim3 grid, dim3 block, size_t shared, A&&... arguments) {
+  launch_as(follow::in_order, stream, kernel, grid, block, shared, std::forward<A>(arguments)...);
+}
+template <typename... P, typename... A>
+void launch_early(cudaStream_t stream, named_kernel<P...> kernel, dim3 grid, dim3 block, size_t shared, A&&... arguments) {
+  launch_as(follow::early, stream, kernel, grid, block, shared, std::forward<A>(arguments)...);
 }
 
 }  // namespace SL_BACKEND_NS

@@ -56,7 +56,7 @@ void start_few_linear(stream& s, const linear_args& a, const cuda_weight& w) {
   for_operand(operand_of(w), [&](auto which) {
     constexpr operand W = decltype(which)::value;
     const int share = few_share<W>(int(w.cols)), items = int(blocks_for(w.rows, 16));
-    launch(native(s), KERNEL(few_linear_kernel<E, W>), unsigned(few_blocks(items, share, *s.owner)), few_threads,
+    launch_early(native(s), KERNEL(few_linear_kernel<E, W>), unsigned(few_blocks(items, share, *s.owner)), few_threads,
            few_shared_bytes<W>(int(a.x.shape[0]), int(w.cols)), epilogue_of(a), view_of(w), few_input_of(a.x, view(), 0.0f), share, items);
   });
 }
@@ -68,7 +68,7 @@ void start_tile_linear(stream& s, const linear_args& a, const cuda_weight& w, ch
     constexpr operand W = decltype(which)::value;
     const auto start = [&](auto tile) {
       using Tile = decltype(tile);
-      launch(native(s), KERNEL(tile_linear_kernel<Tile, E, W>), unsigned(plan.blocks), Tile::threads, Tile::shared_bytes, epilogue_of(a), view_of(w),
+      launch_early(native(s), KERNEL(tile_linear_kernel<Tile, E, W>), unsigned(plan.blocks), Tile::threads, Tile::shared_bytes, epilogue_of(a), view_of(w),
              tile_input_of(a.x), plan, reinterpret_cast<float*>(workspace), static_cast<cuda_stream&>(s).arrivals());
     };
     if (a.x.shape[0] <= 16) start(narrow_tile<E, W>());

@@ -19,6 +19,8 @@ struct weight_view {
   int group;         // columns that share a scale
   int row_scales;    // groups of blocks where a group is one or more, else blocks
   int block_scales;  // scales of a row to a block, or 1
+  int scale_size;    // bytes of one
+  int scale_shift;   // groups of 32, 64, 128 and more columns: 0, 1, 2
   float center;
   bool aligned;      // a dense row is a sequence of whole 16-byte pieces
   __device__ __forceinline__ bool has_bias() const { return scale_kind == scaling::half_zero || scale_kind == scaling::half_bias || scale_kind == scaling::super; }

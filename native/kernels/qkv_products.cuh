@@ -49,7 +49,7 @@ __device__ __forceinline__ void few_qkv_part(smem<char> shared, const qkv_part& 
   const auto part_of = [&](int round, int slot) { return p.whole ? round % parts : item_of(round, slot) % parts; };
   // Whole heads gather here, by places; a block has one at a time then.
   const smem<float> gathered = view_as<float>(shared + int(few_shared_bytes<W>(in.tokens, in.cols)));
-  few_products<E, W>(
+  few_products<E, W, W == operand::dense || W == operand::four ? 2 : 1>(  // what registers the heads leave
       shared, in, p.w, p.w, rounds, p.share,
       [&](int round, int slot, int& a, int& b) {
         const int head = head_of(round, slot), part = part_of(round, slot);
@@ -193,7 +193,7 @@ void start_few_qkv(stream& s, const fused_qkv_args& a) {
     all.part[i].count = int(total <= at_once ? wanted[i] : std::clamp<int64_t>(int64_t(double(at_once) * bytes[i] / total_bytes), 1, wanted[i]));
     blocks += all.part[i].count;
   }
-  launch(native(s), KERNEL(few_qkv_kernel<E>), unsigned(blocks), few_threads, shared, all, few_input_of(a.x, a.norm_weight, a.norm_eps), turning(a),
+  launch_early(native(s), KERNEL(few_qkv_kernel<E>), unsigned(blocks), few_threads, shared, all, few_input_of(a.x, a.norm_weight, a.norm_eps), turning(a),
          plan_of(*a.batch), shape_of(a.cache), a.qk_norm_eps);
 }
 
@@ -228,7 +228,7 @@ void start_tile_qkv(stream& s, const fused_qkv_args& a, const view& x, char* wor
       constexpr operand W = decltype(which)::value;
       const auto start = [&](auto tile) {
         using Tile = decltype(tile);
-        launch(native(s), KERNEL(tile_qkv_kernel<Tile, E, W>), unsigned(cut.blocks), Tile::threads, Tile::shared_bytes, some, tile_input_of(x), cut, turning(a),
+        launch_early(native(s), KERNEL(tile_qkv_kernel<Tile, E, W>), unsigned(cut.blocks), Tile::threads, Tile::shared_bytes, some, tile_input_of(x), cut, turning(a),
                plan_of(*a.batch), shape_of(a.cache), a.qk_norm_eps, reinterpret_cast<float*>(workspace), static_cast<cuda_stream&>(s).arrivals());
       };
       if (T <= 16) start(narrow_tile<E, W>());

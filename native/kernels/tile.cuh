@@ -1,7 +1,7 @@
 // A tile of w * x^T on tensor cores, for more rows of x than few_rows.cuh takes: 16 or 64 rows of x by 128 rows of w (or 256).
 //
 // x, already in E, travels by cp.async through a ring of stages of 128 columns. Weights go from memory to the registers of the one
-// warp that wants them, a stage ahead of their use, and become fragments there (fragments.cuh); no other warp reads them.
+// warp that wants them, a block ahead of their use, and become fragments there (fragments.cuh); no other warp reads them.
 // With few rows of x scales meet the sums of a group, with many the weights, so that they are applied once for all of them.
 //
 // Where tiles alone would leave multiprocessors idle or end unevenly, blocks take equal parts of all tiles' columns one after the
@@ -42,25 +42,17 @@ struct weight_tile {
   static constexpr int out_row = BN + 4;  // floats: lanes of four rows of x write to different banks
   static constexpr int out_bytes = BM * out_row * 4;
   static constexpr int shared_bytes = Stages * stage_bytes > out_bytes ? Stages * stage_bytes : out_bytes;
-  static constexpr bool scales_sums = TN <= 2;
+  static constexpr bool scales_sums = TN <= 2, by_16 = W == operand::six, may_bias = W == operand::four || W == operand::five;
   static constexpr int halves = BK / block_columns<W>;  // blocks of columns of a stage
 
   float sum[RT][TN][4];
 
-  struct held_tile { held_row<W> row[RT][2][halves]; };
+  struct held_tile { held_row<W> row[RT][2]; };  // of a block of columns
 
-  // group(i): eight rows of w, the i-th of the tile, of wa (even i) or wb.
-  template <typename Groups>
-  __device__ __forceinline__ void load_w(held_tile& h, const weight_view& wa, const weight_view& wb, int step, Groups group) const {
-    const int warp = int(threadIdx.x) / 32;
+  // groups: eight rows of wa, and eight of wb, of each of the warp's fragments.
+  __device__ __forceinline__ void load_w(held_tile& h, const weight_view& wa, const weight_view& wb, int block, const int (&groups)[RT][2]) const {
 #pragma unroll
-    for (int t = 0; t < RT; t++)
-#pragma unroll
-      for (int p = 0; p < halves; p++) {
-        const int i = (warp * RT + t) * 2, block = step * halves + p;
-        load_row(h.row[t][0][p], wa, group(i), block);
-        load_row(h.row[t][1][p], wb, group(i + 1), block);
-      }
+    for (int t = 0; t < RT; t++) load_row(h.row[t][0], wa, groups[t][0], block), load_row(h.row[t][1], wb, groups[t][1], block);
   }
 
   // Rows past the last are the last again, columns past the last zeros.
@@ -75,59 +67,58 @@ struct weight_tile {
     }
   }
 
-  __device__ __forceinline__ void multiply(const held_tile& h, const weight_view& wa, const weight_view& wb, smem<char> xs, int step, int (&groups)[RT][2]) {
+  __device__ __forceinline__ void multiply(const held_tile& h, const weight_view& wa, const weight_view& wb, smem<char> xs) {
     const int lane = int(threadIdx.x) & 31;
     if constexpr (W == operand::dense) {
 #pragma unroll
-      for (int j = 0; j < BK / 32; j++) {
+      for (int j = 0; j < block_columns<W> / 32; j++) {
         uint32_t a[RT][2][4];
 #pragma unroll
         for (int t = 0; t < RT; t++)
 #pragma unroll
           for (int p = 0; p < 2; p++) {
             uint32_t low[2], high[2];
-            make_pairs<E, W>(low, h.row[t][0][j / 2], j % 2, p, 0.0f);
-            make_pairs<E, W>(high, h.row[t][1][j / 2], j % 2, p, 0.0f);
+            make_pairs<E, W>(low, h.row[t][0], j, p, 0.0f);
+            make_pairs<E, W>(high, h.row[t][1], j, p, 0.0f);
             a[t][p][0] = low[0], a[t][p][1] = high[0], a[t][p][2] = low[1], a[t][p][3] = high[1];
           }
         products(a, xs, 32 * j, lane);
       }
     } else {
-      row_scales<W> scales[RT][2];
       const bool biased = wa.has_bias() || wb.has_bias();
-#pragma unroll
-      for (int t = 0; t < RT; t++) {
-        read_scales(scales[t][0], h.row[t][0][0], wa, groups[t][0], step);
-        read_scales(scales[t][1], h.row[t][1][0], wb, groups[t][1], step);
-      }
 #pragma unroll
       for (int j = 0; j < BK / 32; j++) {
         uint32_t a[RT][2][4];
+        float2 scales[RT][2][by_16 ? 2 : 1] = {};  // of the 32 columns, or of their halves
 #pragma unroll
         for (int t = 0; t < RT; t++)
 #pragma unroll
           for (int p = 0; p < 2; p++) {
-            const int i = most_scales<W> == 8 ? 2 * j + p : j;
+            if (by_16 || p == 0) {
+              scales[t][0][p] = read_scale(h.row[t][0], wa, by_16 ? 2 * j + p : j);
+              scales[t][1][p] = read_scale(h.row[t][1], wb, by_16 ? 2 * j + p : j);
+            }
+            const float2 of_low = scales[t][0][by_16 ? p : 0], of_high = scales[t][1][by_16 ? p : 0];
             uint32_t low[2], high[2];
-            make_pairs<E, W>(low, h.row[t][0][0], j, p, wa.center);
-            make_pairs<E, W>(high, h.row[t][1][0], j, p, wb.center);
+            make_pairs<E, W>(low, h.row[t][0], j, p, wa.center);
+            make_pairs<E, W>(high, h.row[t][1], j, p, wb.center);
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-              a[t][p][2 * e] = scales_sums ? low[e] : scaled(low[e], scales[t][0].scale[i], scales[t][0].bias[i]);
-              a[t][p][2 * e + 1] = scales_sums ? high[e] : scaled(high[e], scales[t][1].scale[i], scales[t][1].bias[i]);
+              a[t][p][2 * e] = scales_sums ? low[e] : scaled(low[e], of_low);
+              a[t][p][2 * e + 1] = scales_sums ? high[e] : scaled(high[e], of_high);
             }
           }
-        if (scales_sums) scaled_products(a, xs, 32 * j, lane, scales, j, biased);
+        if (scales_sums) scaled_products(a, xs, 32 * j, lane, scales, biased);
         else products(a, xs, 32 * j, lane);
       }
     }
   }
 
   // What a pair stands for, rounded to E once.
-  static __device__ __forceinline__ uint32_t scaled(uint32_t bits, float scale, float bias) {
+  static __device__ __forceinline__ uint32_t scaled(uint32_t bits, float2 g) {
     E v[2];
     memcpy(v, &bits, 4);
-    return pairs<E>::pack(to_float(v[0]) * scale + bias, to_float(v[1]) * scale + bias);
+    return pairs<E>::pack(may_bias ? to_float(v[0]) * g.x + g.y : to_float(v[0]) * g.x, may_bias ? to_float(v[1]) * g.x + g.y : to_float(v[1]) * g.x);
   }
 
   __device__ __forceinline__ void products(const uint32_t (&a)[RT][2][4], smem<char> xs, int k, int lane) {
@@ -142,15 +133,14 @@ struct weight_tile {
     }
   }
 
-  __device__ __forceinline__ void scaled_products(const uint32_t (&a)[RT][2][4], smem<char> xs, int k, int lane, const row_scales<W> (&scales)[RT][2], int j,
-                                                  bool biased) {
-    constexpr bool by_16 = most_scales<W> == 8;
+  __device__ __forceinline__ void scaled_products(const uint32_t (&a)[RT][2][4], smem<char> xs, int k, int lane,
+                                                  const float2 (&scales)[RT][2][by_16 ? 2 : 1], bool biased) {
 #pragma unroll
     for (int n = 0; n < TN; n++) {
       uint32_t x[2][2];
       load_x_pairs<E, W>(x, xs + (8 * n + lane / 4) * row_bytes, k);
       float of_x[4] = {};
-      if (!by_16 && biased) sum_x<E>(of_x, x);
+      if (may_bias && biased) sum_x<E>(of_x, x);
 #pragma unroll
       for (int t = 0; t < RT; t++) {
         float part[4] = {};
@@ -158,11 +148,11 @@ struct weight_tile {
         for (int p = 0; p < 2; p++) {
           mma_m16n8k16<E>(part, a[t][p], x[p]);
           if (!by_16 && p == 0) continue;
-          const int i = by_16 ? 2 * j + p : j;
 #pragma unroll
           for (int e = 0; e < 4; e++) {
-            sum[t][n][e] += scales[t][e / 2].scale[i] * part[e];
-            if (!by_16 && biased) sum[t][n][e] += scales[t][e / 2].bias[i] * of_x[e];
+            const float2 g = scales[t][e / 2][by_16 ? p : 0];
+            sum[t][n][e] += g.x * part[e];
+            if (may_bias && biased) sum[t][n][e] += g.y * of_x[e % 2];
             part[e] = 0.0f;
           }
         }
@@ -170,7 +160,8 @@ struct weight_tile {
     }
   }
 
-  // The sums of the tile over steps [from, to), in shared memory as [BM][out_row] behind a barrier.
+  // The sums of the tile over steps [from, to), in shared memory as [BM][out_row] behind a barrier. group(i): the i-th eight rows of the
+  // tile, of wa (even i) or wb.
   template <typename Groups>
   __device__ __forceinline__ smem<float> run(smem<char> shared, const tile_input& in, const weight_view& wa, const weight_view& wb, int row0, int from,
                                              int to, Groups group) {
@@ -186,9 +177,8 @@ struct weight_tile {
     for (int t = 0; t < RT; t++)
 #pragma unroll
       for (int i = 0; i < 2; i++) groups[t][i] = group((warp * RT + t) * 2 + i);
-
     held_tile now, next;
-    if (from < to) load_w(now, wa, wb, from, group);
+    if (from < to) load_w(now, wa, wb, from * halves, groups);
 #pragma unroll
     for (int i = 0; i < Stages - 1; i++) {
       if (from + i < to) load_x(shared + i * stage_bytes, in, row0, from + i);
@@ -201,9 +191,13 @@ struct weight_tile {
       const int ahead = step + Stages - 1;
       if (ahead < to) load_x(shared + (ahead - from) % Stages * stage_bytes, in, row0, ahead);
       cp_async_commit();
-      if (step + 1 < to) load_w(next, wa, wb, step + 1, group);
-      multiply(now, wa, wb, shared + (step - from) % Stages * stage_bytes, step, groups);
-      now = next;
+#pragma unroll
+      for (int p = 0; p < halves; p++) {
+        const int block = step * halves + p + 1;
+        if (block < to * halves) load_w(next, wa, wb, block, groups);
+        multiply(now, wa, wb, shared + (step - from) % Stages * stage_bytes + p * block_columns<W> * 2);
+        now = next;
+      }
     }
     cp_async_wait<0>();
     __syncthreads();

@@ -32,7 +32,7 @@ class cuda_weight final : public weight {
 
   sl::SL_BACKEND_NS::storage storage = storage::f32;
   sl::SL_BACKEND_NS::scaling scaling = scaling::half;
-  int32_t group = 1;       // weights along K that share a scale: 16, 32, 64, or whole blocks (one group a row: all of them)
+  int32_t group = 1;       // weights along K that share a scale: 32, 64, or whole blocks (one group a row: all of them); 16 of six bits
   int32_t center = 0;      // q that stands for 0
   char* data = nullptr;    // row-major values, or the low four or all eight bits
   char* high = nullptr;    // the fifth and sixth

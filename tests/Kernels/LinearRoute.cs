@@ -112,7 +112,7 @@ public sealed class LinearRoute
         WeightEncoding.F16 => DType.F16,
         WeightEncoding.BF16 => DType.BF16,
         WeightEncoding.F32 => DType.F32,
-        _ => Kept(w) < 16 ? DType.F32 : rounded,
+        _ => Kept(w) == 0 ? DType.F32 : rounded,
     };
 
     public static string OperandOf(HostWeight w) => w.Encoding switch
@@ -121,7 +121,6 @@ public sealed class LinearRoute
         WeightEncoding.Q5_0 or WeightEncoding.Q5_1 or WeightEncoding.Q5K => "five",
         WeightEncoding.Q6K => "six",
         WeightEncoding.Q8_0 or WeightEncoding.INT8 => "eight",
-        WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 or WeightEncoding.AWQ4 when Kept(w) == 16 => "eight",
         _ => "four",
     };
 
@@ -138,7 +137,7 @@ public sealed class LinearRoute
         return n <= 1 || tiles * 4 > wanted * 3 ? 1 : Ceil(steps, Ceil(steps, n));
     }
 
-    // The weights that share a scale as native/cuda/quants.cpp keeps them; 8 stands for none.
+    // The weights that share a scale as native/cuda/quants.cpp keeps them; 0 stands for none.
     private static long Kept(HostWeight w)
     {
         if (w.Encoding is not (WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 or WeightEncoding.AWQ4 or WeightEncoding.INT8))
@@ -148,16 +147,16 @@ public sealed class LinearRoute
 
         if (!w.Order.Select((g, k) => g == k / w.Group).All(same => same))
         {
-            return 8;
+            return 0;
         }
 
-        return w.Group >= w.Cols ? Ceil(w.Cols, 128) * 128 : w.Group % 128 == 0 || w.Group == 64 ? w.Group : w.Group % 32 == 0 ? 32 : w.Group % 16 == 0 ? 16 : 8;
+        return w.Group >= w.Cols ? Ceil(w.Cols, 128) * 128 : w.Group % 128 == 0 || w.Group == 64 ? w.Group : w.Group % 32 == 0 ? 32 : 0;
     }
 
     private static bool Biased(HostWeight w) => w.Encoding switch
     {
         WeightEncoding.Q4_1 or WeightEncoding.Q5_1 or WeightEncoding.Q4K or WeightEncoding.Q5K => true,
-        WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 or WeightEncoding.AWQ4 => OperandOf(w) == "four" && w.Zeros.Distinct().Count() > 1,
+        WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 or WeightEncoding.AWQ4 => w.Zeros.Distinct().Count() > 1,
         _ => false,
     };
 

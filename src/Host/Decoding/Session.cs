@@ -259,8 +259,7 @@ public sealed class Session : IDisposable, IDecodable
 
         using Turn turn = new(this);
         ulong seed = parameters.Seed ?? (ulong)Random.Shared.NextInt64();
-        int most = (int)Math.Min(ContextLength, (long)prompt.Length + (parameters.MaxTokens ?? int.MaxValue));
-        using DecodeLoop loop = new(this, new Sampler(_stream, parameters, _model.Config.VocabularySize, ContextLength, seed, _model.ActivationType), prompt.Span, most);
+        using DecodeLoop loop = Decode(prompt.Span, parameters, seed);
         Tokenization.IncrementalDecoder decoder = new(_model.Tokenizer, skipSpecial: true);
         StopMatcher stops = new(parameters.Stop);
         while (true)
@@ -293,6 +292,15 @@ public sealed class Session : IDisposable, IDecodable
                 yield break;
             }
         }
+    }
+
+    /// <summary>An answer's loop, without text: who calls this has the session to itself.</summary>
+    internal DecodeLoop Decode(ReadOnlySpan<int> prompt, SamplingParameters parameters, ulong seed)
+    {
+        int most = (int)Math.Min(ContextLength, (long)prompt.Length + (parameters.MaxTokens ?? int.MaxValue));
+        _computed.EnsureCapacity(most);
+        _table.EnsureCapacity(most);
+        return new DecodeLoop(this, new Sampler(_stream, parameters, _model.Config.VocabularySize, most, seed, _model.ActivationType), prompt, most);
     }
 
     bool IDecodable.RunsAhead => _runsAhead;

@@ -16,6 +16,17 @@ public sealed class PageTable(BlockPool pool) : IDisposable
     /// <summary>Tokens that fit without another page.</summary>
     public int Capacity => _count * pool.PageSize;
 
+    /// <summary>Makes the table long enough for a sequence of <paramref name="tokens"/> tokens, so that it need not grow. Takes no pages.</summary>
+    public void EnsureCapacity(int tokens)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(tokens);
+        int pages = pool.PagesFor(tokens);
+        if (pages > _pages.Length)
+        {
+            Array.Resize(ref _pages, pages);
+        }
+    }
+
     /// <summary>Makes room for <paramref name="tokens"/> more tokens, taking pages as needed: all, or none.</summary>
     /// <exception cref="PagesExhaustedException">Too few pages are free; the table is as before.</exception>
     public void Append(int tokens)

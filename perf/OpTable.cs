@@ -66,7 +66,7 @@ internal static class OpTable
         {
             foreach ((int n, int k) in small)
             {
-                foreach (int m in new[] { 1, 4, 16, 64, 512, 4096 })
+                foreach (int m in new[] { 1, 2, 4, 8, 16, 32, 64, 128, 512, 4096 })
                 {
                     yield return Linear(encoding, group, m, n, k);
                 }
@@ -77,11 +77,37 @@ internal static class OpTable
             yield return Linear(encoding, group, 16, 57344, 8192);
         }
 
-        foreach (WeightEncoding encoding in new[] { WeightEncoding.Q8_0, WeightEncoding.F16, WeightEncoding.Q4K, WeightEncoding.Q6K })
+        foreach (WeightEncoding encoding in new[] { WeightEncoding.Q8_0, WeightEncoding.F16, WeightEncoding.Q4K, WeightEncoding.Q5K, WeightEncoding.Q6K })
         {
-            foreach (int m in new[] { 1, 16, 512 })
+            foreach (int m in new[] { 1, 8, 16, 512 })
             {
                 yield return Linear(encoding, 0, m, 4096, 4096);
+            }
+
+            yield return Linear(encoding, 0, 1, 28672, 4096);
+        }
+
+        // The fused ops of llama-3.2-1b and llama-3-8b; beside fused_qkv what it takes the place of, to be added up.
+        foreach ((WeightEncoding encoding, int group) in new[] { (WeightEncoding.Q4_0, 0), (WeightEncoding.GPTQ4, 128), (WeightEncoding.Q4K, 0), (WeightEncoding.F16, 0) })
+        {
+            foreach ((int c, int f, int d) in new[] { (2048, 8192, 64), (4096, 14336, 128) })
+            {
+                foreach (int m in new[] { 1, 8, 16 })
+                {
+                    yield return KernelCases.Gated($"{encoding} {m}x{f}x{c}", DType.F32, DType.F16, encoding, encoding, group, m, f, c, norm: true, bias: false, activation: 0);
+                    yield return AttentionCases.TimedQkv(encoding, group, m, c, d);
+                }
+
+                yield return Linear(encoding, group, 1, 32 * d, c);
+                yield return Linear(encoding, group, 1, 8 * d, c);
+            }
+        }
+
+        foreach ((int c, int d) in new[] { (2048, 64), (4096, 128) })
+        {
+            foreach (OpCase part in AttentionCases.TimedQkvParts(c, d))
+            {
+                yield return part;
             }
         }
 

@@ -29,6 +29,7 @@ class cuda_device final : public device {
   CUcontext context() const { return context_; }
   int ordinal() const { return ordinal_; }
   int multiprocessors() const { return multiprocessors_; }
+  bool int8_activations() const { return options_.int8_activations != 0; }
   const sl_device_options& options() const { return options_; }
   matrix_library* library() const;  // null where there is none; looked for at the first call
 

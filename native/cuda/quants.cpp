@@ -54,11 +54,10 @@ bool in_order(const sl_weight_source& s) {
   return true;
 }
 
-// A group as it is kept: whole blocks of 128, or a part of one; 0 where nothing fits.
+// A group as it is kept: a block of 128, or a part of one; 0 where nothing fits.
 int kept_group(int64_t group, int64_t cols) {
-  if (group >= cols) return int(packed_blocks(cols)) * packed_block;
-  if (group % packed_block == 0 || group == 64) return int(group);
-  return group % 32 == 0 ? 32 : 0;
+  if (group >= cols || group % packed_block == 0) return packed_block;
+  return group == 64 ? 64 : group % 32 == 0 ? 32 : 0;
 }
 
 template <typename T>

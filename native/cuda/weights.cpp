@@ -40,7 +40,7 @@ void* allocate(const cuda_device& d, uint64_t bytes) {
 
 // Rows of a matrix in their packed places: some whole groups of eight rows.
 struct slab {
-  int64_t blocks, units;  // of 128 columns; of columns that share a scale (or hold several)
+  int64_t blocks;  // of 128 columns
   std::vector<char> data, high, scales, supers;
 };
 
@@ -59,14 +59,14 @@ void put_row(slab& s, int64_t n, const packed_row& row, const packed_format& f) 
     if (f.storage == storage::five) high[lane_word(n, s.blocks, p, 1)] |= q >> 4 << fifth_bit(p);
     else if (f.storage == storage::six) high[sixth_word(n, s.blocks, p)] |= q >> 4 << sixth_bit(p);
   }
-  const int64_t each = f.group < packed_block ? packed_block / f.group : 1;
+  const int64_t each = packed_block / f.group;
   const auto put = [n](std::vector<char>& to, const std::vector<uint8_t>& from, int64_t of_row, int64_t at_once) {
     // [of_row / at_once][8 rows][at_once]
     for (int64_t first = 0; first < int64_t(from.size()); first += at_once)
       std::memcpy(to.data() + (n / packed_rows * of_row + first) * packed_rows + n % packed_rows * at_once, from.data() + first,
                   size_t(std::min(at_once, int64_t(from.size()) - first)));
   };
-  put(s.scales, row.scales, s.units * each * scale_size(f.scaling), each * scale_size(f.scaling));
+  put(s.scales, row.scales, s.blocks * each * scale_size(f.scaling), each * scale_size(f.scaling));
   if (super_size(f.scaling) > 0) put(s.supers, row.supers, (s.blocks + 1) / 2 * super_size(f.scaling), super_size(f.scaling));
 }
 
@@ -83,11 +83,10 @@ std::unique_ptr<weight> cuda_device::create_weight(stream& s, const sl_weight_so
   // Bytes of eight rows, or of one where rows are not packed.
   const bool packed = w->quantised();
   const int64_t step = packed ? packed_rows : 1, steps = (N + step - 1) / step, blocks = packed_blocks(K);
-  const int64_t units = f.group > packed_block ? (blocks * packed_block + f.group - 1) / f.group : blocks;
-  const int64_t each = f.group < packed_block ? packed_block / f.group : 1;
+  const int64_t each = packed ? packed_block / f.group : 0;
   const uint64_t data_step = !packed ? uint64_t(K) * (f.storage == storage::f32 ? 4 : 2) : uint64_t(blocks) * (f.storage == storage::eight ? 1024 : 512);
   const uint64_t high_step = f.storage == storage::five ? uint64_t(blocks) * 128 : f.storage == storage::six ? uint64_t(blocks) * 256 : 0;
-  const uint64_t scale_step = packed ? uint64_t(units * each * packed_rows * scale_size(f.scaling)) : 0;
+  const uint64_t scale_step = uint64_t(blocks * each * packed_rows * scale_size(f.scaling));
   const uint64_t super_step = packed ? uint64_t((blocks + 1) / 2 * packed_rows * super_size(f.scaling)) : 0;
   w->data_bytes = uint64_t(steps) * data_step, w->high_bytes = uint64_t(steps) * high_step;
   w->scale_bytes = uint64_t(steps) * scale_step, w->super_bytes = uint64_t(steps) * super_step;
@@ -103,7 +102,7 @@ std::unique_ptr<weight> cuda_device::create_weight(stream& s, const sl_weight_so
   } else {
     // In slabs of rows, so that the host holds some megabytes and not the matrix.
     const int64_t at_once = std::max<int64_t>(1, (int64_t(4) << 20) / int64_t(data_step));
-    slab part{blocks, units, {}, {}, {}, {}};
+    slab part{blocks, {}, {}, {}, {}};
     packed_row row;
     for (int64_t first = 0; first < steps; first += at_once) {
       const int64_t count = std::min(at_once, steps - first), rows = std::min(count * step, N - first * step);

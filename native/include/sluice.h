@@ -149,7 +149,7 @@ typedef struct sl_device_options {
   sl_isa isa;              /* cpu: the instruction set; SL_ERR_UNSUPPORTED where the processor lacks it */
   int32_t rounded;         /* reference: 0 sums in double (exact mode); 1 naive f32 loops rounded by each op's record */
   int32_t multiprocessors; /* simt: how many to play; 0: four */
-  int32_t reserved;
+  int32_t int8_activations; /* cuda, simt: 1: up to 8 rows of x are rounded to int8 where sl_linear's record allows it */
   uint64_t seed;           /* simt: the order in which warps and blocks run */
 } sl_device_options;
 

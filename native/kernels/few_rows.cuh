@@ -29,22 +29,56 @@ struct few_input {
 
 __host__ __device__ constexpr int few_columns(int cols) { return (cols + packed_block - 1) / packed_block * packed_block; }
 
-template <operand W>
-__host__ __device__ constexpr size_t few_shared_bytes(int tokens, int cols) { return size_t(tokens) * size_t(x_row_bytes<W>(cols)) + few_sums_bytes; }
+// E is half, bfloat16, or signed char: then x is rounded to bytes by blocks of 32 columns (scale = the largest magnitude / 127).
+template <typename E, operand W>
+__host__ __device__ constexpr int few_row_bytes(int cols) {
+  return sizeof(E) == 1 ? few_columns(cols) + 32 : x_row_bytes<W>(cols);
+}
+template <typename E>
+__host__ __device__ constexpr int few_scale_bytes(int cols) { return sizeof(E) == 1 ? few_columns(cols) / 32 * few_most * 4 : 0; }
+template <typename E, operand W>
+__host__ __device__ constexpr size_t few_shared_bytes(int tokens, int cols) {
+  return size_t(tokens) * size_t(few_row_bytes<E, W>(cols)) + size_t(few_scale_bytes<E>(cols)) + few_sums_bytes;
+}
 
 struct few_shared {
   smem<char> x;      // [tokens][row_bytes]
-  smem<float> sums;  // [2][warps][8 rows of x][few_sums_row]
+  smem<float> scales;  // of x in bytes: [columns / 32][8 rows of x]
+  smem<float> sums;    // [2][warps][8 rows of x][few_sums_row]
   int row_bytes;
 };
 
-template <operand W>
+template <typename E, operand W>
 __device__ __forceinline__ few_shared lay_out(smem<char> shared, const few_input& in) {
   few_shared s;
-  s.row_bytes = x_row_bytes<W>(in.cols);
+  s.row_bytes = few_row_bytes<E, W>(in.cols);
   s.x = shared;
-  s.sums = view_as<float>(shared + in.tokens * s.row_bytes);
+  s.scales = view_as<float>(shared + in.tokens * s.row_bytes);
+  s.sums = view_as<float>(shared + (in.tokens * s.row_bytes + few_scale_bytes<E>(in.cols)));
   return s;
+}
+
+// Four neighbours of x (columns k .. k + 3 of a row) to bytes, with the seven threads beside that have the rest of their 32 columns.
+// The lane of a fragment that has columns 4 c + i and 16 + 4 c + i finds them in eight bytes, in the order of its weights' bytes:
+// those of eight bits stand as they are; of the nibbles of a word every second is taken at once (packed.h).
+template <operand W>
+__device__ __forceinline__ void put_bytes(const few_shared& s, int t, int k, const float (&v)[4]) {
+  float largest = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
+#pragma unroll
+  for (int d = 1; d < 8; d *= 2) largest = fmaxf(largest, __shfl_xor_sync(all_lanes, largest, d));
+  const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+  if (k % 32 == 0) s.scales[k / 32 * few_most + t] = largest / 127.0f;
+  uint32_t q[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) q[i] = uint32_t(__float2int_rn(v[i] * inverse)) & 0xffu;
+  const int c = k % 16 / 4, half_of = k % 32 / 16;
+  const smem<unsigned char> lane = view_as<unsigned char>(s.x + (t * s.row_bytes + k / 32 * 32 + 8 * c));
+  if constexpr (W == operand::eight) {
+    view_as<uint32_t>(lane)[half_of] = q[0] | q[1] << 8 | q[2] << 16 | q[3] << 24;
+  } else {
+    lane[half_of] = (unsigned char)q[0], lane[2 + half_of] = (unsigned char)q[1];
+    lane[4 + half_of] = (unsigned char)q[2], lane[6 + half_of] = (unsigned char)q[3];
+  }
 }
 
 // Four of a row, zeros past its end.
@@ -58,7 +92,7 @@ __device__ __forceinline__ void read_four(float (&v)[4], const any_input& x, lon
 }
 
 // Ends behind a barrier.
-template <typename E>
+template <typename E, operand W>
 __device__ __forceinline__ void stage_x(const few_shared& s, const few_input& in) {
   SHARED_ARRAY(float, squares, few_most * few_warps);
   const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) / 32, columns = few_columns(in.cols);
@@ -93,14 +127,15 @@ __device__ __forceinline__ void stage_x(const few_shared& s, const few_input& in
 #pragma unroll
         for (int i = 0; i < 4; i++) v[i] *= scale * w[i];
       }
-      view_as<uint2>(s.x + (t * s.row_bytes + 2 * k))[0] = make_uint2(pairs<E>::pack(v[0], v[1]), pairs<E>::pack(v[2], v[3]));
+      if constexpr (sizeof(E) == 1) put_bytes<W>(s, t, k, v);  // a warp 128 columns: all of it or none
+      else view_as<uint2>(s.x + (t * s.row_bytes + 2 * k))[0] = make_uint2(pairs<E>::pack(v[0], v[1]), pairs<E>::pack(v[2], v[3]));
     }
   }
   __syncthreads();
 }
 
 // sum[0..1]: rows 2c and 2c + 1 of x by row r of group a; sum[2..3]: of group b. Adds a block of columns.
-template <typename E, operand W>
+template <typename E, operand W, scaling S>
 __device__ __forceinline__ void add_block(float (&sum)[4], const held_row<W>& a, const held_row<W>& b, const weight_view& wa, const weight_view& wb,
                                           int block, const few_shared& s, const few_input& in) {
   const int r = (int(threadIdx.x) & 31) / 4;
@@ -126,8 +161,8 @@ __device__ __forceinline__ void add_block(float (&sum)[4], const held_row<W>& a,
   } else {
     row_scales sa, sb;  // six bits have too many, and read each where it is used
     constexpr bool by_16 = W == operand::six;
-    if constexpr (!by_16) read_scales(sa, a, wa), read_scales(sb, b, wb);
-    const bool biased = wa.has_bias() || wb.has_bias();
+    if constexpr (!by_16) read_scales<S>(sa, a, wa), read_scales<S>(sb, b, wb);
+    const bool biased = S == scaling::any ? wa.has_bias() || wb.has_bias() : has_bias(S);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       uint32_t x[2][2];
@@ -155,6 +190,56 @@ __device__ __forceinline__ void add_block(float (&sum)[4], const held_row<W>& a,
   }
 }
 
+// A small integer, without the slower conversion: as the last places of an f32 of 3 * 2^22.
+__device__ __forceinline__ float exact_float(int v) { return __int_as_float(0x4b400000 + v) - 12582912.0f; }
+
+// The same with x in bytes: integer products, exact within the columns that share a scale of w and of x.
+template <operand W, scaling S>
+__device__ __forceinline__ void add_bytes(float (&sum)[4], const held_row<W>& a, const held_row<W>& b, const weight_view& wa, const weight_view& wb, int block,
+                                          const few_shared& s, const few_input& in) {
+  const int lane = int(threadIdx.x) & 31, r = lane / 4, c = lane & 3;
+  row_scales sa, sb;
+  constexpr bool by_16 = W == operand::six;
+  if constexpr (!by_16) read_scales<S>(sa, a, wa), read_scales<S>(sb, b, wb);
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    uint32_t x[2] = {0, 0};
+    if (r < in.tokens) {
+      const uint2 v = view_as<uint2>(s.x + (r * s.row_bytes + block * packed_block + 32 * j + 8 * c))[0];
+      x[0] = v.x, x[1] = v.y;
+    }
+    const int at = (block * 4 + j) * few_most + 2 * c;
+    const float first = 2 * c < in.tokens ? float(s.scales[at]) : 0.0f, second = 2 * c + 1 < in.tokens ? float(s.scales[at + 1]) : 0.0f;
+    uint32_t of_a[2], of_b[2];
+    make_bytes<W>(of_a, a, j), make_bytes<W>(of_b, b, j);
+    // Of six bits each 16 columns have a scale, and every second byte.
+    constexpr int parts = by_16 ? 2 : 1;
+#pragma unroll
+    for (int p = 0; p < parts; p++) {
+      const uint32_t mask = parts == 1 ? 0xffffffffu : p == 0 ? 0x00ff00ffu : 0xff00ff00u;
+      const uint32_t fragment[4] = {of_a[0] & mask, of_b[0] & mask, of_a[1] & mask, of_b[1] & mask};
+      int product[4] = {}, of_x[4] = {};
+      mma_m16n8k32(product, fragment, x);
+      if (W != operand::eight) {  // whose bytes have their signs
+        const uint32_t one = 0x01010101u & mask, ones[4] = {one, one, one, one};
+        mma_m16n8k32(of_x, ones, x);
+      }
+      float2 ga, gb;
+      if constexpr (by_16) ga = read_scale(a, wa, 2 * j + p), gb = read_scale(b, wb, 2 * j + p);
+      else ga = make_float2(sa.scale[j], sa.bias[j]), gb = make_float2(sb.scale[j], sb.bias[j]);
+      const float less_a = ga.y - ga.x * wa.center, less_b = gb.y - gb.x * wb.center;
+      if constexpr (W == operand::eight) {
+        sum[0] += first * (ga.x * exact_float(product[0])), sum[1] += second * (ga.x * exact_float(product[1]));
+        sum[2] += first * (gb.x * exact_float(product[2])), sum[3] += second * (gb.x * exact_float(product[3]));
+      } else {
+        const float x0 = exact_float(of_x[0]), x1 = exact_float(of_x[1]);
+        sum[0] += first * (ga.x * exact_float(product[0]) + less_a * x0), sum[1] += second * (ga.x * exact_float(product[1]) + less_a * x1);
+        sum[2] += first * (gb.x * exact_float(product[2]) + less_b * x0), sum[3] += second * (gb.x * exact_float(product[3]) + less_b * x1);
+      }
+    }
+  }
+}
+
 // The items of a block that goes through all of them with the others of the grid.
 struct few_items {
   int items, at_once, first, stride;
@@ -166,26 +251,27 @@ struct few_items {
 
 // In each round of `rounds` a block takes few_warps / share items, a slot each. groups(round, slot, a, b) gives an item's groups of eight
 // rows, of wa and of wb, or false where there is none; finish(round, value) puts a round's results, value(slot, row of 16, row of x).
-template <typename E, operand W, int ahead = few_ahead<W>, typename Groups, typename Finish>
+template <typename E, operand W, scaling S = scaling::any, int ahead = few_ahead<W>, typename Groups, typename Finish>
 __device__ __forceinline__ void few_products(smem<char> shared, const few_input& in, const weight_view& wa, const weight_view& wb, int rounds, int share,
                                              Groups groups, Finish finish) {
   const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) / 32, part = warp % share, slot = warp / share;
-  const few_shared s = lay_out<W>(shared, in);
+  const few_shared s = lay_out<E, W>(shared, in);
   const int blocks = (in.cols + block_columns<W> - 1) / block_columns<W>, steps = (blocks + share - 1) / share;
 
-  held_row<W> a[ahead], b[ahead];
+  const lane_source<W> source_a = source_of<W>(wa), source_b = source_of<W>(wb);
+  held_row<W> a[ahead] = {}, b[ahead] = {};
   int load_round = 0, load_step = 0, load_a = 0, load_b = 0;
   bool loads = false;
   const auto load = [&](int i) {
     const int block = load_step * share + part;
     if (load_step == 0) loads = load_round < rounds && groups(load_round, slot, load_a, load_b);
-    if (loads && block < blocks) load_row(a[i], wa, load_a, block), load_row(b[i], wb, load_b, block);
+    if (loads && block < blocks) load_row<W, S>(a[i], wa, source_a, load_a, block), load_row<W, S>(b[i], wb, source_b, load_b, block);
     if (++load_step == steps) load_step = 0, load_round++;
   };
 #pragma unroll
   for (int i = 0; i < ahead; i++) load(i);
   wait_for_previous_kernel();
-  stage_x<E>(s, in);
+  stage_x<E, W>(s, in);
 
   int round = 0, step = 0;
   bool adds = false;
@@ -199,7 +285,10 @@ __device__ __forceinline__ void few_products(smem<char> shared, const few_input&
           int of_a, of_b;
           adds = groups(round, slot, of_a, of_b);
         }
-        if (adds && block < blocks) add_block<E, W>(sum, a[i], b[i], wa, wb, block, s, in);
+        if (adds && block < blocks) {
+          if constexpr (sizeof(E) == 1) add_bytes<W, S>(sum, a[i], b[i], wa, wb, block, s, in);
+          else add_block<E, W, S>(sum, a[i], b[i], wa, wb, block, s, in);
+        }
         load(i);
         if (++step == steps) {
           // Sums of this round lie apart from those that others may still read.

@@ -74,34 +74,58 @@ __device__ __forceinline__ uint4 load_dense(const weight_view& w, long long n, i
   return dense_units<half>::load(w, n, k / 8);  // either 16-bit type
 }
 
-// Block `block` of row `group8 * 8 + r`; blocks past the last give zeros.
+// Where a lane finds its part of the first eight rows' first block, in each plane: what is the same for all loads of a weight.
 template <operand W>
-__device__ __forceinline__ void load_row(held_row<W>& h, const weight_view& w, int group8, int block) {
+struct lane_source {
+  gmem<const char> low, high, scales, supers;
+  int unit_scales;  // bytes of eight rows' scales to a block
+  bool has_scales;  // the lane reads a word of its row's
+};
+template <operand W>
+__device__ __forceinline__ lane_source<W> source_of(const weight_view& w) {
+  lane_source<W> s{};
+  if constexpr (W != operand::dense) {
+    const int lane = int(threadIdx.x) & 31, r = lane / 4, c = lane & 3, words = w.scale_bytes / 4;
+    s.low = w.data + 16 * lane;
+    if (W == operand::five) s.high = w.high + 4 * lane;
+    if (W == operand::six) s.high = w.high + 8 * lane;
+    // Of two bytes a row the word has two rows'.
+    s.scales = w.scales + 4 * (words == 0 ? r / 2 : r * words + c), s.has_scales = c == 0 || c < words;
+    s.supers = w.supers + (W == operand::six ? 2 : 4) * r;
+    s.unit_scales = packed_rows * w.scale_bytes;
+  }
+  return s;
+}
+
+// Block `block` of row `group8 * 8 + r`. Of a dense row, blocks past the last give zeros.
+template <operand W, scaling S = scaling::any>
+__device__ __forceinline__ void load_row(held_row<W>& h, const weight_view& w, const lane_source<W>& s, int group8, int block) {
   const int lane = int(threadIdx.x) & 31;
   if constexpr (W == operand::dense) {
     const long long n = min(group8 * packed_rows + lane / 4, w.rows - 1);
 #pragma unroll
     for (int j = 0; j < 2; j++) h.low[j] = load_dense(w, n, block * 64 + 32 * j + 8 * (lane & 3));
   } else {
-    const long long at = ((long long)group8 * w.blocks + block) * 32 + lane;
+    // Units of eight rows by a block.
+    const unsigned unit = unsigned(group8 * w.blocks + block);
+    const auto of_unit = [unit](unsigned bytes) { return (long long)((unsigned long long)unit * bytes); };
     if constexpr (W == operand::eight) {
-      const long long first = ((long long)group8 * w.blocks + block) * 64 + lane;
-      h.low[0] = load_stream_16(view_as<uint4>(w.data) + first);
-      h.low[1] = load_stream_16(view_as<uint4>(w.data) + (first + 32));
+      h.low[0] = load_stream_16(view_as<uint4>(s.low + of_unit(1024)));
+      h.low[1] = load_stream_16(view_as<uint4>(s.low + (of_unit(1024) + 512)));
     } else {
-      h.low[0] = load_stream_16(view_as<uint4>(w.data) + at);
+      h.low[0] = load_stream_16(view_as<uint4>(s.low + of_unit(512)));
     }
-    if constexpr (W == operand::five) h.high[0] = view_as<uint32_t>(w.high)[at];
+    if constexpr (W == operand::five) h.high[0] = view_as<uint32_t>(s.high + of_unit(128))[0];
     if constexpr (W == operand::six) {
-      const uint2 bits = view_as<uint2>(w.high)[at];
+      const uint2 bits = view_as<uint2>(s.high + of_unit(256))[0];
       h.high[0] = bits.x, h.high[1] = bits.y;
     }
-    const long long n = (long long)group8 * packed_rows + lane / 4, s = w.scale_index(n, block);
-    const int bytes = w.block_scales * w.scale_size, c = lane & 3;
-    if (bytes == 2) h.scales = view_as<unsigned short>(w.scales)[s];
-    else if (4 * c < bytes) h.scales = view_as<uint32_t>(w.scales)[s * w.scale_size / 4 + c];
-    if (W != operand::eight && w.scale_kind == scaling::super) h.super = view_as<uint32_t>(w.supers)[w.super_index(n, block)];
-    if (W == operand::six) h.super = view_as<unsigned short>(w.supers)[w.super_index(n, block)];
+    if (s.has_scales) h.scales = view_as<uint32_t>(s.scales + of_unit(unsigned(s.unit_scales)))[0];
+    if (W == operand::six || S == scaling::super || (S == scaling::any && W != operand::eight && w.scale_kind == scaling::super)) {
+      const long long row = group8 * w.super_blocks + (block >> 1);
+      if (W == operand::six) h.super = view_as<unsigned short>(s.supers + row * 16)[0];
+      else h.super = view_as<uint32_t>(s.supers + row * 32)[0];
+    }
   }
 }
 
@@ -158,8 +182,36 @@ __device__ __forceinline__ void make_pairs(uint32_t (&a)[2], const held_row<W>& 
   }
 }
 
+// A row's 32 columns j as bytes: of eight bits with their signs, 4 c + i and 16 + 4 c + i; else from 0, the lane's even columns
+// of both halves in turn, and its odd ones.
+template <operand W>
+__device__ __forceinline__ void make_bytes(uint32_t (&a)[2], const held_row<W>& h, int j) {
+  if constexpr (W == operand::eight) {
+    const uint4& v = h.low[j / 2];
+    a[0] = (j % 2 ? v.z : v.x) ^ 0x80808080u, a[1] = (j % 2 ? v.w : v.y) ^ 0x80808080u;
+  } else {
+    const uint4& v = h.low[0];
+    const uint32_t word = j == 0 ? v.x : j == 1 ? v.y : j == 2 ? v.z : v.w;
+#pragma unroll
+    for (int p = 0; p < 2; p++) {  // pairs p and p + 2
+      a[p] = word >> (4 * p) & 0x0f0f0f0fu;
+      if constexpr (W == operand::five) {
+        const uint32_t bits = h.high[0] >> (4 * j + p);
+        a[p] |= (bits & 0x00010001u) << 4 | (bits & 0x00040004u) << 10;
+      }
+      if constexpr (W == operand::six) {
+        const uint32_t bits = h.high[j / 2] >> (8 * (j % 2) + 2 * p);
+        a[p] |= (bits & 0x00030003u) << 4 | (bits & 0x00300030u) << 8;
+      }
+    }
+  }
+}
+
 template <operand W>
 __device__ __forceinline__ uint32_t scale_word(const held_row<W>& h, int at) { return __shfl_sync(0xffffffffu, h.scales, (int(threadIdx.x) & 28) | at); }
+
+// Where a row's scale of two bytes stands in the word that it shares.
+__device__ __forceinline__ int odd_row() { return 4 * int(threadIdx.x) & 16; }
 
 // Scale and bias of the i-th 32 columns of a row's block (16 of six bits). For whole warps, which ask for the same.
 template <operand W>
@@ -168,38 +220,68 @@ __device__ __forceinline__ float2 read_scale(const held_row<W>& h, const weight_
   if constexpr (W == operand::six) return scale_and_bias(scaling::super_signed, word(i / 4) >> (8 * (i % 4)), h.super);
   const int e = i >> w.scale_shift;
   switch (w.scale_kind) {
-    case scaling::half: return scale_and_bias(scaling::half, word(e / 2) >> (16 * (e % 2)), 0);
+    case scaling::half: return scale_and_bias(scaling::half, word(e / 2) >> (w.scale_bytes == 2 ? odd_row() : 16 * (e % 2)), 0);
     case scaling::super: return scale_and_bias(scaling::super, word(e / 2) >> (16 * (e % 2)), h.super);
     default: return scale_and_bias(w.scale_kind, word(e), 0);
   }
 }
 
+// A byte as a float, without the slower conversion.
+__device__ __forceinline__ float unsigned_byte(uint32_t word, int i) { return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7650 + i)) - 8388608.0f; }
+
 // All four of a block, decided once.
 struct row_scales { float scale[4], bias[4]; };
 
-template <operand W>
-__device__ __forceinline__ void read_scales(row_scales& out, const held_row<W>& h, const weight_view& w) {
-  const uint32_t words[4] = {scale_word(h, 0), scale_word(h, 1), scale_word(h, 2), scale_word(h, 3)};
-  const auto spread = [&](auto at) {
-    const auto put = [&](int i, int e) {
-      const float2 g = at(e);
+template <scaling S, operand W>
+__device__ __forceinline__ void read_scales_of(row_scales& out, const held_row<W>& h, const weight_view& w) {
+  if constexpr (S == scaling::super) {
+    const uint32_t words[2] = {scale_word(h, 0), scale_word(h, 1)};
+    half2 d;
+    memcpy(&d, &h.super, 4);
+    const float factor = __low2float(d), minimum = -__high2float(d);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      out.scale[i] = factor * unsigned_byte(words[i / 2], i % 2 * 2);
+      out.bias[i] = minimum * unsigned_byte(words[i / 2], i % 2 * 2 + 1);
+    }
+  } else if constexpr (S == scaling::half) {
+    const auto put = [&](int i, uint32_t bits) { out.scale[i] = scale_and_bias(S, bits, 0).x, out.bias[i] = 0.0f; };
+    const uint32_t first = scale_word(h, 0);
+    if (w.scale_shift == 0) {
+      const uint32_t second = scale_word(h, 1);
+      put(0, first), put(1, first >> 16), put(2, second), put(3, second >> 16);
+    } else if (w.scale_shift == 1) {
+      put(0, first), put(1, first), put(2, first >> 16), put(3, first >> 16);
+    } else {
+      const uint32_t bits = first >> odd_row();
+      put(0, bits), put(1, bits), put(2, bits), put(3, bits);
+    }
+  } else {
+    const auto put = [&](int i, uint32_t bits) {
+      const float2 g = scale_and_bias(S, bits, 0);
       out.scale[i] = g.x, out.bias[i] = g.y;
     };
+    const uint32_t first = scale_word(h, 0);
     if (w.scale_shift == 0) {
-#pragma unroll
-      for (int i = 0; i < 4; i++) put(i, i);
+      put(0, first), put(1, scale_word(h, 1)), put(2, scale_word(h, 2)), put(3, scale_word(h, 3));
     } else if (w.scale_shift == 1) {
-#pragma unroll
-      for (int i = 0; i < 4; i++) put(i, i / 2);
+      const uint32_t second = scale_word(h, 1);
+      put(0, first), put(1, first), put(2, second), put(3, second);
     } else {
-#pragma unroll
-      for (int i = 0; i < 4; i++) put(i, 0);
+      put(0, first), put(1, first), put(2, first), put(3, first);
     }
-  };
+  }
+}
+
+template <scaling S, operand W>
+__device__ __forceinline__ void read_scales(row_scales& out, const held_row<W>& h, const weight_view& w) {
+  if constexpr (S != scaling::any) return read_scales_of<S>(out, h, w);
   switch (w.scale_kind) {
-    case scaling::half: return spread([&](int e) { return scale_and_bias(scaling::half, words[e / 2] >> (16 * (e % 2)), 0); });
-    case scaling::super: return spread([&](int e) { return scale_and_bias(scaling::super, words[e / 2] >> (16 * (e % 2)), h.super); });
-    default: return spread([&](int e) { return scale_and_bias(w.scale_kind, words[e], 0); });
+    case scaling::half: return read_scales_of<scaling::half>(out, h, w);
+    case scaling::half_zero: return read_scales_of<scaling::half_zero>(out, h, w);
+    case scaling::half_bias: return read_scales_of<scaling::half_bias>(out, h, w);
+    case scaling::super: return read_scales_of<scaling::super>(out, h, w);
+    default: return read_scales_of<scaling::full>(out, h, w);
   }
 }
 

@@ -39,16 +39,19 @@ sl_dtype type_of(const fused_qkv_args& a) {
   return products_of(as_cuda(a.wk), a.q.dtype) == type && products_of(as_cuda(a.wv), a.q.dtype) == type ? type : SL_DTYPE_F32;
 }
 
-enum class path { few, tiles, chain };
+enum class path { few, bytes, tiles, chain };
 
-path path_of(const fused_qkv_args& a) {
+path path_of(const device& d, const fused_qkv_args& a) {
   const int64_t T = a.x.shape[0], C = a.x.shape[1];
   const sl_dtype type = type_of(a);
   const int key = a.cache.key_dim, value = a.cache.value_dim;
   const bool by_eight = key % 8 == 0 && value % 8 == 0 && (!a.inv_freq || a.rope_kind == SL_ROPE_INTERLEAVED || a.inv_freq.shape[0] % 8 == 0);
-  if (type == SL_DTYPE_F32 || a.whole_row_norm || !by_eight) return path::chain;
+  if (a.whole_row_norm || !by_eight) return path::chain;
   const int whole = std::max(whole_q(a) || whole_k(a) ? key : 0, whole_v(a) ? value : 0);
-  if (few_take(T, C) && few_shared_bytes<operand::dense>(int(T), int(C)) + size_t(T) * size_t(whole) * 4 <= most_shared_bytes) return path::few;
+  const bool few = few_take(T, C) && few_shared_bytes<half, operand::dense>(int(T), int(C)) + size_t(T) * size_t(whole) * 4 <= most_shared_bytes;
+  if (few && takes_bytes(d, as_cuda(a.wq)) && takes_bytes(d, as_cuda(a.wk)) && takes_bytes(d, as_cuda(a.wv))) return path::bytes;
+  if (type == SL_DTYPE_F32) return path::chain;
+  if (few) return path::few;
   const bool normal = !a.norm_weight || ((a.x.dtype == SL_DTYPE_F32 || a.x.dtype == type) && C % 8 == 0);
   return normal && (whole + 15) / 16 * 16 <= tile_size_of(T).bn ? path::tiles : path::chain;
 }
@@ -57,8 +60,9 @@ path path_of(const fused_qkv_args& a) {
 
 uint64_t fused_qkv_workspace(const device& d, const fused_qkv_args& a) {
   const int64_t T = a.x.shape[0], C = a.x.shape[1];
-  switch (path_of(a)) {
-    case path::few: return 0;
+  switch (path_of(d, a)) {
+    case path::few:
+    case path::bytes: return 0;
     case path::tiles: return (a.norm_weight || !tiles_take(a.x, type_of(a)) ? tile_copy_bytes(T, C) : 0) + tile_qkv_workspace(d, a);
     default: break;
   }
@@ -75,8 +79,9 @@ void fused_qkv_cuda(stream& s, const fused_qkv_args& a) {
   const int64_t T = a.x.shape[0], C = a.x.shape[1];
   const sl_dtype type = type_of(a);
   const bool half_type = type == SL_DTYPE_F16;
-  switch (path_of(a)) {
+  switch (path_of(*s.owner, a)) {
     case path::few: return half_type ? few_qkv_f16(s, a) : few_qkv_bf16(s, a);
+    case path::bytes: return few_qkv_bytes(s, a);
     case path::tiles: {
       view x = a.x;
       char* at = s.workspace;

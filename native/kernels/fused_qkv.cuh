@@ -60,6 +60,7 @@ struct head_rows {
 // Products of 16-bit numbers on tensor cores, for heads whose dims go by eight (by 16 where halves turn).
 void few_qkv_f16(stream&, const fused_qkv_args&);  // up to 8 rows of x; one launch
 void few_qkv_bf16(stream&, const fused_qkv_args&);
+void few_qkv_bytes(stream&, const fused_qkv_args&);
 // More, of x normalised and as tiles take it; a launch for q, k and v of one operand.
 void tile_qkv_f16(stream&, const fused_qkv_args&, const view& x, char* workspace);
 void tile_qkv_bf16(stream&, const fused_qkv_args&, const view& x, char* workspace);

@@ -14,15 +14,19 @@ namespace sl {
 namespace SL_BACKEND_NS {
 namespace {
 
-enum class path { few, tiles, chain };
+enum class path { few, bytes, tiles, chain };
 
 sl_dtype type_of(const gated_linear_args& a) { return products_of(as_cuda(a.gate), a.y.dtype); }
+
+// Kept alike, so that one kernel reads both.
+bool alike(const cuda_weight& a, const cuda_weight& b) { return a.storage == b.storage && a.scaling == b.scaling; }
 
 path path_of(const device& d, const gated_linear_args& a) {
   const cuda_weight &gate = as_cuda(a.gate), &up = as_cuda(a.up);
   const int64_t T = a.x.shape[0];
   const sl_dtype type = type_of(a);
-  if (type == SL_DTYPE_F32 || products_of(up, a.y.dtype) != type || operand_of(gate) != operand_of(up)) return path::chain;
+  if (takes_bytes(d, gate) && takes_bytes(d, up) && alike(gate, up) && few_take(T, gate.cols)) return path::bytes;
+  if (type == SL_DTYPE_F32 || products_of(up, a.y.dtype) != type || !alike(gate, up)) return path::chain;
   if (few_take(T, gate.cols)) return path::few;
   const bool by_library = !gate.quantised() && T >= 64 && library_of(d);
   const bool normal = !a.norm_weight || ((a.x.dtype == SL_DTYPE_F32 || a.x.dtype == type) && gate.cols % 8 == 0);
@@ -41,7 +45,8 @@ linear_args half_of(const gated_linear_args& a, const view& x, bool gate, const 
 uint64_t gated_linear_workspace(const device& d, const gated_linear_args& a) {
   const int64_t T = a.x.shape[0], K = a.x.shape[1], F = a.y.shape[1];
   switch (path_of(d, a)) {
-    case path::few: return 0;
+    case path::few:
+    case path::bytes: return 0;
     case path::tiles: return (a.norm_weight || !tiles_take(a.x, type_of(a)) ? tile_copy_bytes(T, K) : 0) + tiles_workspace(T, 2 * F, K, d);
     default: break;
   }
@@ -60,6 +65,7 @@ void gated_linear_cuda(stream& s, const gated_linear_args& a) {
   char* at = s.workspace;
   switch (path_of(*s.owner, a)) {
     case path::few: return half_type ? few_gated_f16(s, a) : few_gated_bf16(s, a);
+    case path::bytes: return few_gated_bytes(s, a);
     case path::tiles: {
       view x = a.x;
       if (a.norm_weight || !tiles_take(a.x, type)) {

@@ -21,13 +21,13 @@ struct gated_output {
   }
 };
 
-template <typename E, operand W>
+template <typename E, operand W, scaling S>
 __global__ void __launch_bounds__(few_threads, 2)
     few_gated_kernel(gated_output out, weight_view gate, weight_view up, few_input in, int share, int items) {
   DYN_SHARED(char, shared);
   allow_next_kernel();
   const few_items of_block(items, share);
-  few_products<E, W>(
+  few_products<E, W, S>(
       shared, in, gate, up, of_block.rounds(), share,
       [&](int round, int slot, int& a, int& b) {
         a = b = of_block.at(round, slot);
@@ -67,11 +67,12 @@ inline gated_output output_of(const gated_linear_args& a) {
 template <typename E>
 void start_few_gated(stream& s, const gated_linear_args& a) {
   const cuda_weight &gate = as_cuda(a.gate), &up = as_cuda(a.up);
-  for_operand(operand_of(gate), [&](auto which) {
+  for_format_of<E>(gate, [&](auto which, auto how) {
     constexpr operand W = decltype(which)::value;
+    constexpr scaling S = decltype(how)::value;
     const int share = few_share<W>(int(gate.cols)), items = int(blocks_for(gate.rows, packed_rows));
-    launch_early(native(s), KERNEL(few_gated_kernel<E, W>), unsigned(few_blocks(items, share, *s.owner)), few_threads,
-           few_shared_bytes<W>(int(a.x.shape[0]), int(gate.cols)), output_of(a), view_of(gate), view_of(up),
+    launch_early(native(s), KERNEL(few_gated_kernel<E, W, S>), unsigned(few_blocks(items, share, *s.owner)), few_threads,
+           few_shared_bytes<E, W>(int(a.x.shape[0]), int(gate.cols)), output_of(a), view_of(gate), view_of(up),
            few_input_of(a.x, a.norm_weight, a.norm_eps), share, items);
   });
 }

@@ -35,8 +35,8 @@ bool launches_early();
 // touches anything that another kernel writes, or reads what it writes itself.
 enum class follow { in_order, early };
 
-template <typename... P, typename... A>
-void launch_as(follow how, cudaStream_t stream, named_kernel<P...> kernel, dim3 grid, dim3 block, size_t shared, A&&... arguments) {
+template <follow How, typename... P, typename... A>
+void launch_as(cudaStream_t stream, named_kernel<P...> kernel, dim3 grid, dim3 block, size_t shared, A&&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "as many arguments as the kernel has parameters");
   if (shared > asked_shared_bytes) {
     // No launch, and not counted as one unless it is refused.
@@ -52,12 +52,13 @@ void launch_as(follow how, cudaStream_t stream, named_kernel<P...> kernel, dim3 
     early.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t c{};
     c.gridDim = grid, c.blockDim = block, c.dynamicSmemBytes = shared, c.stream = stream;
-    c.attrs = &early, c.numAttrs = how == follow::early && launches_early() ? 1 : 0;
+    c.attrs = &early;
+    if constexpr (How == follow::early) c.numAttrs = launches_early() ? 1 : 0;
     return cudaLaunchKernelExC(&c, reinterpret_cast<const void*>(kernel.function), addresses);
   };
   launched(kernel.name, std::apply(start, bound));
 #else
-  (void)how;  // the executor's streams run in order
+  // The executor's streams run in order.
   launched(kernel.name,
            ::simt::launch_kernel(kernel.name, reinterpret_cast<const void*>(kernel.function), grid, block, shared, stream,
                                  [function = kernel.function, bound] { std::apply(function, bound); }));
@@ -66,11 +67,11 @@ void launch_as(follow how, cudaStream_t stream, named_kernel<P...> kernel, dim3 
 
 template <typename... P, typename... A>
 void launch(cudaStream_t stream, named_kernel<P...> kernel, dim3 grid, dim3 block, size_t shared, A&&... arguments) {
-  launch_as(follow::in_order, stream, kernel, grid, block, shared, std::forward<A>(arguments)...);
+  launch_as<follow::in_order>(stream, kernel, grid, block, shared, std::forward<A>(arguments)...);
 }
 template <typename... P, typename... A>
 void launch_early(cudaStream_t stream, named_kernel<P...> kernel, dim3 grid, dim3 block, size_t shared, A&&... arguments) {
-  launch_as(follow::early, stream, kernel, grid, block, shared, std::forward<A>(arguments)...);
+  launch_as<follow::early>(stream, kernel, grid, block, shared, std::forward<A>(arguments)...);
 }
 
 }  // namespace SL_BACKEND_NS

@@ -6,6 +6,7 @@
 //                64 and up   cuBLASLt where it is, for dense w, without bias and cap
 //   of f32       1 .. 16     gemv
 //                more        f32_linear
+//   of bytes     1 .. 8      few_linear, where the device is asked for it
 //
 // Products are of w's type where that has 16 bits, else of x's where w is quantised; f32 weights, and quantised ones that meet x of
 // f32, keep f32 products.
@@ -59,17 +60,18 @@ bool by_library(stream& s, const linear_args& a, const cuda_weight& w, char* wor
   return library->multiply(p, workspace + copy_bytes(a, w), native(s));
 }
 
-enum class path { gemv, f32_tiles, few, tiles };
+enum class path { gemv, f32_tiles, few, bytes, tiles };
 
-path path_of(const linear_args& a, const cuda_weight& w) {
+path path_of(const device& d, const linear_args& a, const cuda_weight& w) {
   const int64_t T = a.x.shape[0];
+  if (takes_bytes(d, w) && few_take(T, w.cols)) return path::bytes;
   if (products_of(w, a.x.dtype) == SL_DTYPE_F32) return T <= 16 ? path::gemv : path::f32_tiles;
   return few_take(T, w.cols) ? path::few : path::tiles;
 }
 
 uint64_t own_workspace(const device& d, const linear_args& a, const cuda_weight& w) {
   const int64_t T = a.x.shape[0];
-  switch (path_of(a, w)) {
+  switch (path_of(d, a, w)) {
     case path::f32_tiles: return plan_f32(T, w.rows, w.cols, multiprocessors(d)).workspace(T, w.rows);
     case path::tiles: return (tiles_take(a.x, products_of(w, a.x.dtype)) ? 0 : tile_copy_bytes(T, w.cols)) + tiles_workspace(T, w.rows, w.cols, d);
     default: return 0;
@@ -109,10 +111,11 @@ void linear_in(stream& s, const linear_args& a, char* workspace) {
   if (by_library(s, a, w, workspace)) return;
   const sl_dtype type = products_of(w, a.x.dtype);
   const bool half_type = type == SL_DTYPE_F16;
-  switch (path_of(a, w)) {
+  switch (path_of(*s.owner, a, w)) {
     case path::gemv: return gemv(s, a, w);
     case path::f32_tiles: return f32_linear(s, a, w, workspace);
     case path::few: return half_type ? few_linear_f16(s, a, w) : few_linear_bf16(s, a, w);
+    case path::bytes: return few_linear_bytes(s, a, w);
     case path::tiles: break;
   }
   linear_args given = a;

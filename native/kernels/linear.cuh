@@ -27,10 +27,9 @@ inline weight_view view_of(const cuda_weight& w) {
   v.data = gmem<const char>(w.data), v.high = gmem<const char>(w.high);
   v.scales = gmem<const char>(w.scales), v.supers = gmem<const char>(w.supers);
   v.kind = w.storage, v.scale_kind = w.scaling, v.rows = int(w.rows), v.cols = int(w.cols), v.blocks = int(packed_blocks(w.cols));
-  v.group = w.group, v.block_scales = w.group < packed_block ? packed_block / std::max(w.group, 1) : 1;
-  v.row_scales = w.group > packed_block ? (v.blocks * packed_block + w.group - 1) / w.group : v.blocks;
-  v.scale_shift = w.group <= 32 ? 0 : w.group == 64 ? 1 : 2;
-  v.scale_size = scale_size(w.scaling), v.center = float(w.center), v.aligned = w.cols % 8 == 0;
+  v.super_blocks = (v.blocks + 1) / 2, v.group = w.group, v.scale_shift = w.group <= 32 ? 0 : w.group == 64 ? 1 : 2;
+  v.scale_bytes = w.quantised() ? packed_block / w.group * scale_size(w.scaling) : 0;
+  v.center = float(w.center), v.aligned = w.cols % 8 == 0;
   return v;
 }
 

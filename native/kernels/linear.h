@@ -13,6 +13,7 @@ void gemv(stream&, const linear_args&, const cuda_weight&);
 // Products of 16-bit numbers, summed in f32, on tensor cores.
 void few_linear_f16(stream&, const linear_args&, const cuda_weight&);  // up to 8 rows of x
 void few_linear_bf16(stream&, const linear_args&, const cuda_weight&);
+void few_linear_bytes(stream&, const linear_args&, const cuda_weight&);  // x rounded to bytes: integer products
 void tile_linear_f16(stream&, const linear_args&, const cuda_weight&, char* workspace);  // more; x as tiles take it
 void tile_linear_bf16(stream&, const linear_args&, const cuda_weight&, char* workspace);
 uint64_t tile_linear_workspace(const device&, int64_t T, const cuda_weight&);

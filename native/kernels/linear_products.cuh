@@ -10,13 +10,13 @@
 namespace sl {
 namespace SL_BACKEND_NS {
 
-template <typename E, operand W>
+template <typename E, operand W, scaling S>
 __global__ void __launch_bounds__(few_threads, 2) few_linear_kernel(epilogue out, weight_view w, few_input in, int share, int items) {
   DYN_SHARED(char, shared);
   allow_next_kernel();
   const few_items of_block(items, share);
   const int last = (w.rows - 1) / packed_rows;
-  few_products<E, W>(
+  few_products<E, W, S>(
       shared, in, w, w, of_block.rounds(), share,
       [&](int round, int slot, int& a, int& b) {
         const int item = of_block.at(round, slot);
@@ -53,11 +53,12 @@ __global__ void __launch_bounds__(256, Tile::BM == 16 ? 2 : 1)
 
 template <typename E>
 void start_few_linear(stream& s, const linear_args& a, const cuda_weight& w) {
-  for_operand(operand_of(w), [&](auto which) {
+  for_format_of<E>(w, [&](auto which, auto how) {
     constexpr operand W = decltype(which)::value;
+    constexpr scaling S = decltype(how)::value;
     const int share = few_share<W>(int(w.cols)), items = int(blocks_for(w.rows, 16));
-    launch_early(native(s), KERNEL(few_linear_kernel<E, W>), unsigned(few_blocks(items, share, *s.owner)), few_threads,
-           few_shared_bytes<W>(int(a.x.shape[0]), int(w.cols)), epilogue_of(a), view_of(w), few_input_of(a.x, view(), 0.0f), share, items);
+    launch_early(native(s), KERNEL(few_linear_kernel<E, W, S>), unsigned(few_blocks(items, share, *s.owner)), few_threads,
+           few_shared_bytes<E, W>(int(a.x.shape[0]), int(w.cols)), epilogue_of(a), view_of(w), few_input_of(a.x, view(), 0.0f), share, items);
   });
 }
 

@@ -10,27 +10,23 @@
 namespace sl {
 namespace SL_BACKEND_NS {
 
+__host__ __device__ constexpr bool has_bias(scaling s) { return s == scaling::half_zero || s == scaling::half_bias || s == scaling::super; }
+
 struct weight_view {
   gmem<const char> data, high, scales, supers;
   storage kind;
   scaling scale_kind;
   int rows, cols;    // N, K
   int blocks;        // of 128 columns
-  int group;         // columns that share a scale
-  int row_scales;    // groups of blocks where a group is one or more, else blocks
-  int block_scales;  // scales of a row to a block, or 1
-  int scale_size;    // bytes of one
-  int scale_shift;   // groups of 32, 64, 128 and more columns: 0, 1, 2
+  int super_blocks;  // of 256
+  int group;         // columns that share a scale: 16, 32, 64 or 128
+  int scale_bytes;   // of a row's scales to a block
+  int scale_shift;   // groups of 32, 64, 128 columns: 0, 1, 2
   float center;
   bool aligned;      // a dense row is a sequence of whole 16-byte pieces
-  __device__ __forceinline__ bool has_bias() const { return scale_kind == scaling::half_zero || scale_kind == scaling::half_bias || scale_kind == scaling::super; }
-  // Where the scales of row n lie for a block.
-  __device__ __forceinline__ long long scale_index(long long n, int block) const {
-    const int at = group > packed_block ? block / (group / packed_block) : block;
-    return ((n / packed_rows * row_scales + at) * packed_rows + n % packed_rows) * block_scales;
-  }
+  __device__ __forceinline__ bool has_bias() const { return sl::SL_BACKEND_NS::has_bias(scale_kind); }
   __device__ __forceinline__ long long super_index(long long n, int block) const {
-    return (n / packed_rows * ((blocks + 1) / 2) + block / 2) * packed_rows + n % packed_rows;
+    return (n / packed_rows * super_blocks + block / 2) * packed_rows + n % packed_rows;
   }
 };
 
@@ -51,14 +47,16 @@ __device__ __forceinline__ float2 scale_and_bias(scaling kind, uint32_t bits, ui
 
 __device__ __forceinline__ float2 group_scale(const weight_view& w, long long n, int k) {
   const int block = k / packed_block;
-  const long long at = w.scale_index(n, block) + (w.group < packed_block ? k % packed_block / w.group : 0);
+  // The row's scales of the block, and which of them.
+  const long long row = (n / packed_rows * w.blocks + block) * packed_rows + n % packed_rows;
+  const int of = k % packed_block / w.group;
+  const auto half_word = [&] { return uint32_t(view_as<unsigned short>(w.scales)[row * (w.scale_bytes / 2) + of]); };
   switch (w.scale_kind) {
-    case scaling::half: return scale_and_bias(scaling::half, view_as<unsigned short>(w.scales)[at], 0);
-    case scaling::super:
-      return scale_and_bias(scaling::super, view_as<unsigned short>(w.scales)[at], view_as<uint32_t>(w.supers)[w.super_index(n, block)]);
+    case scaling::half: return scale_and_bias(scaling::half, half_word(), 0);
+    case scaling::super: return scale_and_bias(scaling::super, half_word(), view_as<uint32_t>(w.supers)[w.super_index(n, block)]);
     case scaling::super_signed:
-      return scale_and_bias(scaling::super_signed, view_as<unsigned char>(w.scales)[at], view_as<unsigned short>(w.supers)[w.super_index(n, block)]);
-    default: return scale_and_bias(w.scale_kind, view_as<uint32_t>(w.scales)[at], 0);
+      return scale_and_bias(scaling::super_signed, view_as<unsigned char>(w.scales)[row * w.scale_bytes + of], view_as<unsigned short>(w.supers)[w.super_index(n, block)]);
+    default: return scale_and_bias(w.scale_kind, view_as<uint32_t>(w.scales)[row * (w.scale_bytes / 4) + of], 0);
   }
 }
 

@@ -10,7 +10,7 @@
 //   five bits   four bits, and [rows / 8][blocks][8 r][4 c] words: the bit of pair 4 j + 2 s + i / 2 there, or 16 above
 //   six bits    four bits, and [rows / 8][blocks][8 r][4 c][2 j / 2] words: two bits of pair 4 (j % 2) + 2 s + i / 2
 //
-// Scales: [rows / 8][blocks or groups][8 r][n], n to a block where a group is smaller.
+// Scales: [rows / 8][blocks][8 r][n], n to a block; a larger group has each block's again.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -32,8 +32,49 @@ void for_operand(operand w, F f) {
   }
 }
 
-// Whether all rows of x find room in a block's shared memory.
-inline bool few_take(int64_t T, int64_t K) { return T <= few_most && few_shared_bytes<operand::dense>(int(T), int(K)) <= most_shared_bytes; }
+// The same of what meets x of E: bytes meet quantised weights alone.
+template <typename E, typename F>
+void for_operand_of(operand w, F f) {
+  for_operand(w, [&](auto which) {
+    if constexpr (sizeof(E) > 1 || decltype(which)::value != operand::dense) f(which);
+  });
+}
+
+// And with how its scales are kept: what every load and every block of columns would have to look up.
+template <typename E, typename F>
+void for_format_of(const cuda_weight& w, F f) {
+  const auto with = [&](auto operand, auto scales) { f(operand, scales); };
+#define SL_FORMAT(o, s) with(std::integral_constant<operand, operand::o>(), std::integral_constant<scaling, scaling::s>())
+  switch (operand_of(w)) {
+    case operand::dense:
+      if constexpr (sizeof(E) > 1) SL_FORMAT(dense, any);
+      return;
+    case operand::four:
+      if (w.scaling == scaling::half) return SL_FORMAT(four, half);
+      if (w.scaling == scaling::half_bias) return SL_FORMAT(four, half_bias);
+      if (w.scaling == scaling::super) return SL_FORMAT(four, super);
+      if constexpr (sizeof(E) > 1) SL_FORMAT(four, half_zero);  // GPTQ and AWQ, which do not meet bytes
+      return;
+    case operand::five:
+      if (w.scaling == scaling::half) return SL_FORMAT(five, half);
+      if (w.scaling == scaling::half_bias) return SL_FORMAT(five, half_bias);
+      return SL_FORMAT(five, super);
+    case operand::six: return SL_FORMAT(six, super_signed);
+    case operand::eight:
+      if (w.scaling == scaling::half) return SL_FORMAT(eight, half);
+      return SL_FORMAT(eight, full);
+  }
+#undef SL_FORMAT
+}
+
+// Whether all rows of x find room in a block's shared memory, as 16-bit numbers or as bytes.
+inline bool few_take(int64_t T, int64_t K) { return T <= few_most && few_shared_bytes<half, operand::dense>(int(T), int(K)) <= most_shared_bytes; }
+
+// Whether the device wants x rounded to bytes where it meets this weight: one of those that the record allows it for.
+inline bool takes_bytes(const device& d, const cuda_weight& w) {
+  return static_cast<const cuda_device&>(d).int8_activations() && w.quantised() && w.encoding != SL_ENCODING_GPTQ4 &&
+         w.encoding != SL_ENCODING_GPTQ4_V2 && w.encoding != SL_ENCODING_AWQ4;
+}
 
 inline few_input few_input_of(const view& x, const view& norm, float eps) {
   return {input_of(x), input_of(norm), x.stride[0], int(x.shape[0]), int(x.shape[1]), eps, rows_aligned_16(x), aligned_16(norm.data)};

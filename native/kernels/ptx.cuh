@@ -121,6 +121,17 @@ __device__ __forceinline__ void mma_m16n8k16<__nv_bfloat16>(float (&d)[4], const
 #endif
 }
 
+// d[16,8] += a[16,32] * b[32,8] of signed bytes; d is i32, and exact.
+__device__ __forceinline__ void mma_m16n8k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if defined(__CUDACC__)
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  simt::multiply_m16n8k32(d, a, b);
+#endif
+}
+
 // --- arithmetic ---------------------------------------------------------------------------------------------------
 
 // 2^x and log2(x), to about 2^-22 relative; ex2(-inf) is 0 and lg2(0) is -inf.

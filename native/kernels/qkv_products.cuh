@@ -48,8 +48,8 @@ __device__ __forceinline__ void few_qkv_part(smem<char> shared, const qkv_part& 
   const auto head_of = [&](int round, int slot) { return p.whole ? item_of(round, slot) : item_of(round, slot) / parts; };
   const auto part_of = [&](int round, int slot) { return p.whole ? round % parts : item_of(round, slot) % parts; };
   // Whole heads gather here, by places; a block has one at a time then.
-  const smem<float> gathered = view_as<float>(shared + int(few_shared_bytes<W>(in.tokens, in.cols)));
-  few_products<E, W, W == operand::dense || W == operand::four ? 2 : 1>(  // what registers the heads leave
+  const smem<float> gathered = view_as<float>(shared + int(few_shared_bytes<E, W>(in.tokens, in.cols)));
+  few_products<E, W, scaling::any, W == operand::dense || W == operand::four ? 2 : 1>(  // what registers the heads leave
       shared, in, p.w, p.w, rounds, p.share,
       [&](int round, int slot, int& a, int& b) {
         const int head = head_of(round, slot), part = part_of(round, slot);
@@ -91,7 +91,9 @@ __global__ void __launch_bounds__(few_threads, 2)
   allow_next_kernel();
   const qkv_part& p = all.part[all.of(int(blockIdx.x))];
   switch (p.kind) {
-    case operand::dense: return few_qkv_part<E, operand::dense>(shared, p, in, r, plan, shape, qk_eps);
+    case operand::dense:
+      if constexpr (sizeof(E) > 1) few_qkv_part<E, operand::dense>(shared, p, in, r, plan, shape, qk_eps);
+      return;
     case operand::four: return few_qkv_part<E, operand::four>(shared, p, in, r, plan, shape, qk_eps);
     case operand::five: return few_qkv_part<E, operand::five>(shared, p, in, r, plan, shape, qk_eps);
     case operand::six: return few_qkv_part<E, operand::six>(shared, p, in, r, plan, shape, qk_eps);
@@ -178,10 +180,10 @@ void start_few_qkv(stream& s, const fused_qkv_args& a) {
   for (int i = 0; i < 3; i++) {
     qkv_part& p = all.part[i];
     const int parts = (p.job.dim + 15) / 16;
-    for_operand(p.kind, [&](auto which) {
+    for_operand_of<E>(p.kind, [&](auto which) {
       constexpr operand W = decltype(which)::value;
       p.share = p.whole ? few_warps : few_share<W>(cols);
-      shared = std::max(shared, few_shared_bytes<W>(tokens, cols) + (p.whole ? size_t(tokens) * size_t(p.job.dim) * 4 : 0));
+      shared = std::max(shared, few_shared_bytes<E, W>(tokens, cols) + (p.whole ? size_t(tokens) * size_t(p.job.dim) * 4 : 0));
     });
     wanted[i] = blocks_for(p.whole ? p.job.heads : p.job.heads * parts, few_warps / p.share), total += wanted[i];
     bytes[i] = double(weights[i]->bytes()), total_bytes += bytes[i];

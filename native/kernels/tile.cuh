@@ -50,9 +50,10 @@ struct weight_tile {
   struct held_tile { held_row<W> row[RT][2]; };  // of a block of columns
 
   // groups: eight rows of wa, and eight of wb, of each of the warp's fragments.
-  __device__ __forceinline__ void load_w(held_tile& h, const weight_view& wa, const weight_view& wb, int block, const int (&groups)[RT][2]) const {
+  __device__ __forceinline__ void load_w(held_tile& h, const weight_view& wa, const weight_view& wb, const lane_source<W>& a, const lane_source<W>& b, int block,
+                                         const int (&groups)[RT][2]) const {
 #pragma unroll
-    for (int t = 0; t < RT; t++) load_row(h.row[t][0], wa, groups[t][0], block), load_row(h.row[t][1], wb, groups[t][1], block);
+    for (int t = 0; t < RT; t++) load_row(h.row[t][0], wa, a, groups[t][0], block), load_row(h.row[t][1], wb, b, groups[t][1], block);
   }
 
   // Rows past the last are the last again, columns past the last zeros.
@@ -177,8 +178,9 @@ struct weight_tile {
     for (int t = 0; t < RT; t++)
 #pragma unroll
       for (int i = 0; i < 2; i++) groups[t][i] = group((warp * RT + t) * 2 + i);
+    const lane_source<W> source_a = source_of<W>(wa), source_b = source_of<W>(wb);
     held_tile now, next;
-    if (from < to) load_w(now, wa, wb, from * halves, groups);
+    if (from < to) load_w(now, wa, wb, source_a, source_b, from * halves, groups);
 #pragma unroll
     for (int i = 0; i < Stages - 1; i++) {
       if (from + i < to) load_x(shared + i * stage_bytes, in, row0, from + i);
@@ -194,7 +196,7 @@ struct weight_tile {
 #pragma unroll
       for (int p = 0; p < halves; p++) {
         const int block = step * halves + p + 1;
-        if (block < to * halves) load_w(next, wa, wb, block, groups);
+        if (block < to * halves) load_w(next, wa, wb, source_a, source_b, block, groups);
         multiply(now, wa, wb, shared + (step - from) % Stages * stage_bytes + p * block_columns<W> * 2);
         now = next;
       }

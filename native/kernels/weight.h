@@ -19,6 +19,7 @@ enum class scaling {
   full,          // f32 scale
   super,         // u8 factor, u8 minimum by 32; f16 d, f16 dmin by 256: scale = d * factor, bias = -(dmin * minimum)
   super_signed,  // i8 factor by 16; f16 d by 256: scale = d * factor
+  any,           // of kernels that look it up when they run
 };
 
 class cuda_device;
@@ -32,7 +33,7 @@ class cuda_weight final : public weight {
 
   sl::SL_BACKEND_NS::storage storage = storage::f32;
   sl::SL_BACKEND_NS::scaling scaling = scaling::half;
-  int32_t group = 1;       // weights along K that share a scale: 32, 64, or whole blocks (one group a row: all of them); 16 of six bits
+  int32_t group = 1;       // weights along K that share a scale, as they are kept: 32, 64 or 128; 16 of six bits
   int32_t center = 0;      // q that stands for 0
   char* data = nullptr;    // row-major values, or the low four or all eight bits
   char* high = nullptr;    // the fifth and sixth

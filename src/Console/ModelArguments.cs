@@ -22,6 +22,7 @@ internal sealed class ModelArguments
     private readonly Option<string> _isa = Choice("--isa", "CPU instruction set", "best", [.. Isas.Keys]);
     private readonly Option<int?> _context = new("--context") { Description = "Tokens of prompt and answer together [default: the model's, 8192 at most]" };
     private readonly Option<string> _kv = Choice("--kv", "Element type of the KV cache", "auto", [.. KvTypes.Keys]);
+    private readonly Option<bool> _int8 = new("--int8-activations") { Description = "On GPUs: round activations to int8 where few of them meet GGUF's block types" };
     private readonly Option<string> _activations = Choice("--activations", "Element type of activations", "auto", [.. ActivationTypes.Keys]);
     private readonly Option<int> _chunk = new("--chunk") { Description = "Prompt tokens computed in one step", DefaultValueFactory = _ => 512 };
     private readonly Option<bool> _noMap = new("--no-mmap") { Description = "Read the file instead of mapping it: for files that may change underneath" };
@@ -29,7 +30,7 @@ internal sealed class ModelArguments
     public void AddTo(Command command)
     {
         command.Arguments.Add(_model);
-        foreach (Option option in new Option[] { _device, _threads, _isa, _context, _activations, _kv, _chunk, _noMap })
+        foreach (Option option in new Option[] { _device, _threads, _isa, _context, _activations, _int8, _kv, _chunk, _noMap })
         {
             command.Options.Add(option);
         }
@@ -59,6 +60,7 @@ internal sealed class ModelArguments
         Isa = Isas[parsed.GetValue(_isa)!],
         ContextLength = parsed.GetValue(_context),
         ActivationType = ActivationTypes[parsed.GetValue(_activations)!],
+        Int8Activations = parsed.GetValue(_int8),
         KvType = KvTypes[parsed.GetValue(_kv)!],
         ChunkSize = parsed.GetValue(_chunk),
         MemoryMap = MemoryMap(parsed),

@@ -38,6 +38,10 @@ public sealed record ModelOptions
     /// <summary>reference: naive f32 loops rounded by each op's precision record, instead of sums in double.</summary>
     internal bool Rounded { get; init; }
 
+    /// <summary>On GPUs: decode steps of up to 8 tokens round activations to int8 by blocks of 32 where they meet GGUF's block types, as the cpu backend always does, for
+    /// integer products. Faster where arithmetic bounds; `sluice eval` tells what it loses.</summary>
+    public bool Int8Activations { get; init; }
+
     /// <summary>Map the file into memory; false where it may change underneath.</summary>
     public bool MemoryMap { get; init; } = true;
 }
@@ -161,7 +165,7 @@ public sealed class Model : IDisposable
 
         Backend backend = options.Device ?? BestBackend;
         (DType activations, DType kvType) = TypesOf(source, config, options, backend);
-        Device device = Device.Open(new DeviceOptions(backend) { Ordinal = options.Ordinal, Threads = options.Threads, Isa = options.Isa, Rounded = options.Rounded });
+        Device device = Device.Open(new DeviceOptions(backend) { Ordinal = options.Ordinal, Threads = options.Threads, Isa = options.Isa, Rounded = options.Rounded, Int8Activations = options.Int8Activations });
         try
         {
             using ComputeStream stream = device.CreateStream();

@@ -17,6 +17,9 @@ public sealed record DeviceOptions(Backend Backend)
     /// <summary>reference: naive f32 loops rounded by each op's precision record, instead of sums in double.</summary>
     public bool Rounded { get; init; }
 
+    /// <summary>cuda, simt: up to 8 rows of activations are rounded to int8 by blocks of 32 where they meet GGUF's block types or INT8, for integer products.</summary>
+    public bool Int8Activations { get; init; }
+
     /// <summary>simt: multiprocessors to play; 0: four.</summary>
     public int Multiprocessors { get; init; }
 
@@ -101,6 +104,7 @@ public sealed unsafe class Device : NativeHandle
         native.threads = options.Threads;
         native.isa = options.Isa;
         native.rounded = options.Rounded ? 1 : 0;
+        native.int8_activations = options.Int8Activations ? 1 : 0;
         native.multiprocessors = options.Multiprocessors;
         native.seed = options.Seed;
         Device device = new(options.Backend);

@@ -199,7 +199,7 @@ internal unsafe struct sl_device_options
     public Isa isa;
     public int rounded;
     public int multiprocessors;
-    public int reserved;
+    public int int8_activations;
     public ulong seed;
 }
 
@@ -858,7 +858,7 @@ internal static unsafe partial class NativeMethods
             text.Append(" isa:").Append((byte*)&s.isa - at);
             text.Append(" rounded:").Append((byte*)&s.rounded - at);
             text.Append(" multiprocessors:").Append((byte*)&s.multiprocessors - at);
-            text.Append(" reserved:").Append((byte*)&s.reserved - at);
+            text.Append(" int8_activations:").Append((byte*)&s.int8_activations - at);
             text.Append(" seed:").Append((byte*)&s.seed - at);
             text.Append('\n');
         }

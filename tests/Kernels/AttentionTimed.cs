@@ -52,6 +52,46 @@ public static partial class AttentionCases
         }
     }
 
+    /// <summary>fused_qkv of Llama's heads (32 and 8), one token of each of m sequences.</summary>
+    public static OpCase TimedQkv(WeightEncoding encoding, int group, int m, int width, int d)
+    {
+        OpCase c = TimedStep("fused_qkv", $"{encoding}{(group > 0 ? $" g{group}" : "")} {m} rows, 32/8/{d} of {width}", m, d, out CaseData r, out int rows);
+        c.Inputs["x"] = r.Tensor(DType.F32, rows, width);
+        c.Inputs["norm_weight"] = r.Tensor(DType.F32, width);
+        c.Inputs["inv_freq"] = HostTensor.Of(DType.F32, KernelCases.InvFreq(d), d / 2);
+        c.Weights["wq"] = r.Weight(encoding, 32 * d, width, group);
+        c.Weights["wk"] = r.Weight(encoding, 8 * d, width, group);
+        c.Weights["wv"] = r.Weight(encoding, 8 * d, width, group);
+        c.Scalars["kind"] = (int)RopeKind.Half;
+        c.Outputs["q"] = (DType.F16, [rows, 32, d]);
+        return c;
+    }
+
+    /// <summary>What stands beside the three products where nothing is fused: the norm, RoPE of queries and keys, the append.</summary>
+    public static IEnumerable<OpCase> TimedQkvParts(int width, int d)
+    {
+        CaseData r = new($"timed parts {width}");
+        yield return new OpCase("rms_norm", $"1x{width} f32 to f16") { Inputs = { ["x"] = r.Tensor(DType.F32, 1, width), ["w"] = r.Tensor(DType.F32, width) }, Scalars = { ["eps"] = 1e-5 }, Outputs = { ["y"] = (DType.F16, [1, width]) } };
+        yield return new OpCase("rope", $"1x40x{d}")
+        {
+            Inputs = { ["x"] = r.Tensor(DType.F16, 1, 40, d), ["positions"] = HostTensor.Of([100]), ["inv_freq"] = HostTensor.Of(DType.F32, KernelCases.InvFreq(d), d / 2) },
+            Scalars = { ["kind"] = (int)RopeKind.Half, ["scale"] = 1 }, Outputs = { ["y"] = (DType.F16, [1, 40, d]) },
+        };
+        OpCase append = TimedStep("kv_append", $"1 token, 8 heads of {d}", 1, d, out _, out int rows);
+        append.Inputs["k"] = r.Tensor(DType.F16, rows, 8, d);
+        append.Inputs["v"] = r.Tensor(DType.F16, rows, 8, d);
+        yield return append;
+    }
+
+    private static OpCase TimedStep(string op, string name, int m, int d, out CaseData r, out int rows)
+    {
+        Shape s = new(name, [.. Enumerable.Repeat(1, m)], [.. Enumerable.Repeat(512, m)], H: 32, Hkv: 8, D: d);
+        r = new CaseData(op + name);
+        (KvCacheOptions cache, HostStep step) = s.Plan(r, DType.F16);
+        rows = step.Tokens;
+        return new OpCase(op, name) { Cache = cache, Step = step, History = new int[m], HistoryK = HostTensor.Of(DType.F32, [], 0, 8, d), HistoryV = HostTensor.Of(DType.F32, [], 0, 8, d) };
+    }
+
     // A quarter of a billion elements of keys.
     private static bool Fits(long batch, long length, long kv, long d) => batch * length * kv * d <= 1 << 28;
 

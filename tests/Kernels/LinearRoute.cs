@@ -150,7 +150,7 @@ public sealed class LinearRoute
             return 0;
         }
 
-        return w.Group >= w.Cols ? Ceil(w.Cols, 128) * 128 : w.Group % 128 == 0 || w.Group == 64 ? w.Group : w.Group % 32 == 0 ? 32 : 0;
+        return w.Group >= w.Cols || w.Group % 128 == 0 ? 128 : w.Group == 64 ? 64 : w.Group % 32 == 0 ? 32 : 0;
     }
 
     private static bool Biased(HostWeight w) => w.Encoding switch

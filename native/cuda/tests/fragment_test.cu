@@ -47,6 +47,23 @@ __global__ void mma_kernel(gmem<float> d, int m, int k) {
   for (int i = 0; i < 4; i++) d[(group + i / 2 * 8) * 8 + pair + i % 2] = sum[i];
 }
 
+// The same of bytes: b[k][n] = 4k - n - 60.
+__global__ void mma_bytes_kernel(gmem<int> d, int m, int k) {
+  const int lane = int(threadIdx.x), group = lane / 4, four = lane % 4 * 4;
+  signed char a[16], b[8];
+  for (int i = 0; i < 16; i++) {
+    const int row = group + (i / 4 % 2) * 8, column = four + i % 4 + i / 8 * 16;
+    a[i] = (signed char)(row == m && column == k ? 1 : 0);
+  }
+  for (int i = 0; i < 8; i++) b[i] = (signed char)(4 * (four + i % 4 + i / 4 * 16) - group - 60);
+  uint32_t ra[4], rb[2];
+  for (int i = 0; i < 4; i++) memcpy(&ra[i], &a[4 * i], 4);
+  for (int i = 0; i < 2; i++) memcpy(&rb[i], &b[4 * i], 4);
+  int sum[4] = {};
+  mma_m16n8k32(sum, ra, rb);
+  for (int i = 0; i < 4; i++) d[(group + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = sum[i];
+}
+
 int failed = 0, passed = 0;
 void check(bool holds, const char* what) {
   holds ? passed++ : failed++;
@@ -94,6 +111,21 @@ void mma_takes_and_gives_the_manuals_elements(const char* name) {
   cudaFree(d);
 }
 
+void mma_of_bytes_takes_and_gives_the_manuals_elements() {
+  int* d;
+  if (cudaMalloc(&d, 128 * sizeof(int)) != cudaSuccess) return check(false, "cudaMalloc");
+  bool holds = true;
+  for (int m = 0; m < 16; m++)
+    for (int k = 0; k < 32; k++) {
+      launch(nullptr, KERNEL(mma_bytes_kernel), 1, 32, 0, d, m, k);
+      const auto out = read(d, 128);
+      for (int row = 0; row < 16; row++)
+        for (int n = 0; n < 8; n++) holds &= out[size_t(row * 8 + n)] == (row == m ? 4 * k - n - 60 : 0);
+    }
+  check(holds, "mma.m16n8k32 s8");
+  cudaFree(d);
+}
+
 }  // namespace SL_BACKEND_NS
 }  // namespace sl
 
@@ -101,12 +133,13 @@ int main() {
   using namespace sl::SL_BACKEND_NS;
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-    std::printf("no CUDA device is here\n0 passed, 0 failed, 4 skipped\n");
+    std::printf("no CUDA device is here\n0 passed, 0 failed, 5 skipped\n");
     return 0;
   }
   ldmatrix_gives_each_lane_the_manuals_elements();
   mma_takes_and_gives_the_manuals_elements<half>("mma.m16n8k16 f16");
   mma_takes_and_gives_the_manuals_elements<__nv_bfloat16>("mma.m16n8k16 bf16");
+  mma_of_bytes_takes_and_gives_the_manuals_elements();
   std::printf("%d passed, %d failed, 0 skipped\n", passed, failed);
   return failed > 0;
 }

@@ -1,5 +1,5 @@
 // ldmatrix and mma: 32 lanes meet, and the last to arrive moves or multiplies for all. The maps of which lane holds
-// which element are those of the PTX manual, "Matrix Fragments for mma.m16n8k16" and "ldmatrix".
+// which element are those of the PTX manual, "Matrix Fragments for mma.m16n8k16", "mma.m16n8k32" and "ldmatrix".
 #include <cstring>
 
 #include "executor.h"
@@ -56,6 +56,27 @@ void do_multiply(unsigned, void* const* slots) {
   }
 }
 
+struct multiply_bytes_slot { uint32_t a[4], b[2]; int d[4]; };
+
+void do_multiply_bytes(unsigned, void* const* slots) {
+  count().mma++;
+  int a[16][32], b[32][8];
+  const auto byte = [](const uint32_t* registers, int i) { return int(int8_t(registers[i / 4] >> (8 * (i & 3)) & 0xff)); };
+  for (int t = 0; t < 32; t++) {
+    const auto& s = *static_cast<const multiply_bytes_slot*>(slots[t]);
+    const int group = t / 4, in_group = t % 4;
+    for (int i = 0; i < 16; i++) a[group + (i / 4 % 2) * 8][in_group * 4 + (i & 3) + (i < 8 ? 0 : 16)] = byte(s.a, i);
+    for (int i = 0; i < 8; i++) b[in_group * 4 + (i & 3) + (i < 4 ? 0 : 16)][group] = byte(s.b, i);
+  }
+  for (int t = 0; t < 32; t++) {
+    auto& s = *static_cast<multiply_bytes_slot*>(slots[t]);
+    for (int i = 0; i < 4; i++) {
+      const int row = t / 4 + (i < 2 ? 0 : 8), column = t % 4 * 2 + (i & 1);
+      for (int k = 0; k < 32; k++) s.d[i] += a[row][k] * b[k][column];
+    }
+  }
+}
+
 }  // namespace
 
 void load_matrix(uint32_t* out, int n, bool transposed, const void* row, const char* low, const char* high,
@@ -78,6 +99,13 @@ void multiply_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b
   std::memcpy(s.a, a, sizeof a), std::memcpy(s.b, b, sizeof b), std::memcpy(s.d, d, sizeof d);
   s.type = type;
   meet("mma.m16n8k16", 50 + int(type), 0xffffffffu, &s, do_multiply, file, line);
+  std::memcpy(d, s.d, sizeof d);
+}
+
+void multiply_m16n8k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const char* file, int line) {
+  multiply_bytes_slot s;
+  std::memcpy(s.a, a, sizeof a), std::memcpy(s.b, b, sizeof b), std::memcpy(s.d, d, sizeof d);
+  meet("mma.m16n8k32", 52, 0xffffffffu, &s, do_multiply_bytes, file, line);
   std::memcpy(d, s.d, sizeof d);
 }
 

@@ -20,5 +20,7 @@ void load_matrix(uint32_t* out, int count, bool transposed, const void* row, con
 // mma.m16n8k16, row.col, f32 accumulation.
 enum class mma_type { f16, bf16 };
 void multiply_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], mma_type, SIMT_SITE);
+// mma.m16n8k32, row.col, signed bytes, i32 accumulation.
+void multiply_m16n8k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], SIMT_SITE);
 
 }  // namespace simt

@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(few_threads, 2)
 }
 
 template <typename Tile, typename E, operand W>
-__global__ void __launch_bounds__(256, Tile::BM == 16 ? 2 : 1)
+__global__ void __launch_bounds__(256, Tile::BM == 16 && W != operand::eight ? 2 : 1)  // two matrices of bytes take more registers
     tile_gated_kernel(gated_output out, weight_view gate, weight_view up, tile_input in, tile_plan plan, gmem<float> partial, gmem<unsigned> arrivals) {
   DYN_SHARED(char, shared);
   allow_next_kernel();

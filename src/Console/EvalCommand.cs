@@ -41,7 +41,7 @@ internal sealed class EvalCommand
         eval._model.AddTo(command);
         command.Validators.Add(r =>
         {
-            if (r.GetValue(eval._file) is not null && new Option[] { eval._set, eval._skills, eval._limit, eval._wrong }.FirstOrDefault(o => r.GetResult(o) is { Implicit: false }) is { } option)
+            if (r.Has(eval._file) && new Option[] { eval._set, eval._skills, eval._limit, eval._wrong }.FirstOrDefault(r.Has) is { } option)
             {
                 r.AddError($"--file compares on a text, and {option.Name} is about a set: give one of them");
             }
@@ -58,6 +58,11 @@ internal sealed class EvalCommand
         string? baseline = parsed.GetValue(_baseline) ?? (text is null ? null : Exact);
         string path = await _model.PathAsync(parsed, cancellation);
         ModelOptions options = _model.Options(parsed);
+        if (options.Int8Activations)
+        {
+            options = options with { ChunkSize = Math.Min(options.ChunkSize, 8) }; // rows that the option is about: what decode steps compute is measured
+        }
+
         using TemporaryModel? converted = _types.TryGetValue(parsed.GetValue(_weights)!, out TensorType type) ? await ConvertAsync(path, type, cancellation) : null;
         string run = converted?.Path ?? path;
         using Model model = await ModelArguments.LoadAsync(run, options, cancellation);
@@ -140,7 +145,7 @@ internal sealed class EvalCommand
                 Model = name,
                 Weights = weights,
                 Device = DeviceName(model),
-                Activations = ModelArguments.DTypeName(model.ActivationType),
+                Activations = ModelArguments.DTypeName(model.ActivationType) + (_model.Options(parsed).Int8Activations ? ", int8 in products" : ""),
                 Kv = ModelArguments.DTypeName(model.KvType),
                 Baseline = baseline,
                 Set = from,

@@ -22,7 +22,7 @@ internal static class GenerateCommand
         chat.AddTo(command);
         command.Validators.Add(r =>
         {
-            if (r.GetValue(prompt) is null == chat.IsAbsent(r))
+            if (!r.Has(prompt) == chat.IsAbsent(r))
             {
                 r.AddError("give one of --prompt and --messages");
             }

@@ -58,7 +58,7 @@ internal sealed class ChatArguments(bool required)
         command.Options.Add(_open);
     }
 
-    public bool IsAbsent(System.CommandLine.Parsing.CommandResult result) => result.GetValue(_messages) is null;
+    public bool IsAbsent(System.CommandLine.Parsing.CommandResult result) => !result.Has(_messages);
 
     /// <summary>The conversation, or null where none is given.</summary>
     public ChatTemplateInput? Read(ParseResult parsed) => parsed.GetValue(_messages) is not { } messages ? null

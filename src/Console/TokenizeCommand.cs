@@ -19,7 +19,7 @@ internal static class TokenizeCommand
         Command command = new("tokenize", "Show a text's token ids.") { model, text, file, special, bare, json };
         command.Validators.Add(r =>
         {
-            if (r.GetValue(text) is null == r.GetValue(file) is null)
+            if (r.Has(text) == r.Has(file))
             {
                 r.AddError("give one of --text and --file");
             }

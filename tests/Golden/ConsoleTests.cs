@@ -176,6 +176,11 @@ public sealed class ConsoleTests : IDisposable
     [InlineData("tokenize", "m.gguf")]
     [InlineData("eval", "m.gguf", "--file", "t.txt", "--limit", "2")]
     [InlineData("eval", "m.gguf", "--weights", "q3")]
+    [InlineData("generate", "m.gguf", "-p", "a", "-p", "b")]
+    [InlineData("generate", "m.gguf", "-p")]
+    [InlineData("generate", "m.gguf", "--messages", "a", "--messages", "b")]
+    [InlineData("eval", "m.gguf", "--file", "a", "--file", "b")]
+    [InlineData("tokenize", "m.gguf", "--text", "a", "--text", "b")]
     public void Wrong_usage_is_code_2(params string[] arguments)
     {
         (int code, string output, string error) = Run(arguments);

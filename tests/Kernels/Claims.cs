@@ -115,7 +115,7 @@ public static class Claims
 
         new("fused_qkv", "one launch: the weights once, x and its norm's weight twice a block")
         {
-            When = c => QkvPath(c) == "few", Mma = _ => true, SectorUse = 0.55, Moved = ProjectionsMoved, Conflicts = HeadConflicts,
+            When = c => QkvPath(c) == "few", Mma = _ => true, SectorUse = 0.55, Moved = ProjectionsMoved, Conflicts = c => HeadConflicts(c) + SumConflicts(c),
         },
         new("fused_qkv", "x normalised, or in the products' type; then tiles, a launch for each way that weights are kept: the weights once a tile of rows")
         {
@@ -176,7 +176,7 @@ public static class Claims
         HostWeight gate = c.Weights["gate"], up = c.Weights["up"];
         DType y = c.Outputs["y"].DType, x = c.Inputs["x"].DType, type = LinearRoute.ProductsOf(gate, y);
         bool normal = !c.Inputs.ContainsKey("norm_weight") || ((x == DType.F32 || x == type) && gate.Cols % 8 == 0);
-        return type == DType.F32 || LinearRoute.ProductsOf(up, y) != type || LinearRoute.OperandOf(gate) != LinearRoute.OperandOf(up) ? "chain"
+        return type == DType.F32 || LinearRoute.ProductsOf(up, y) != type || LinearRoute.FormatOf(gate) != LinearRoute.FormatOf(up) ? "chain"
             : LinearRoute.FewTake(Rows(c), gate.Cols) ? "few" : normal ? "tiles" : "chain";
     }
 

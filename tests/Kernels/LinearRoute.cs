@@ -124,6 +124,16 @@ public sealed class LinearRoute
         _ => "four",
     };
 
+    /// <summary>The operand and how its scales are kept.</summary>
+    public static (string Operand, string Scales) FormatOf(HostWeight w) => (OperandOf(w), w.Encoding switch
+    {
+        WeightEncoding.Q4_0 or WeightEncoding.Q5_0 or WeightEncoding.Q8_0 => "half",
+        WeightEncoding.Q4_1 or WeightEncoding.Q5_1 => "half, bias",
+        WeightEncoding.Q4K or WeightEncoding.Q5K => "super",
+        WeightEncoding.GPTQ4 or WeightEncoding.GPTQ4V2 or WeightEncoding.AWQ4 => Biased(w) ? "half, zero" : "half",
+        _ => w.Encoding.ToString(),
+    });
+
     /// <summary>All rows of x find room in a block's shared memory.</summary>
     public static bool FewTake(long m, long k) => m <= 8 && (m * ((Ceil(k, 128) * 256) + 64)) + 10240 <= 98 * 1024;
 

@@ -14,7 +14,7 @@ public static class Representatives
         ("f32_linear_kernel", ["linear f32 to BF16 F32 33x40x256"]),
         ("few_gated_kernel", ["gated_linear F32 to F16 Q4K 1x40x256"]),
         ("few_linear_kernel", ["linear F16 Q4_0 2x24x512", "linear BF16 BF16 2x24x512"]),
-        ("few_qkv_kernel", ["fused_qkv one row Half", "fused_qkv one row, mixed Half"]),
+        ("few_qkv_kernel", ["fused_qkv one row Half", "fused_qkv BF16 Q4K Q6K decode"]),
         ("gated_activation_kernel", ["gated_activation F16 Silu"]),
         ("gather_kernel", ["gather F16 37", "gather F16 64"]),
         ("gemv_kernel", ["linear F32 Q4_0 1x40x256", "linear odd f32"]),

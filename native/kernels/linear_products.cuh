@@ -2,7 +2,7 @@
 // x [T,K] in {f32,f16,bf16}   w [N,K] 16-bit or quantised   products of E = f16 or bf16, sums in f32
 //
 // few_linear, up to 8 rows of x: grid 2 blocks a multiprocessor at most, going through N by 16 rows   block 256
-//   shared x as E, 98 KB at most   moves the bytes of w once: bound by memory
+//   shared x as E, 97 KB at most   moves the bytes of w once: bound by memory
 // tile_linear, more: grid parts of all tiles' columns   block 256   shared up to 67 KB
 //   bound by memory below some 100 rows of x, and by the tensor cores above
 #include "products.cuh"

@@ -8,7 +8,7 @@
 namespace sl {
 namespace SL_BACKEND_NS {
 
-constexpr size_t most_shared_bytes = 98 * 1024;  // what every device of sm_80 and up has, less static arrays
+constexpr size_t most_shared_bytes = 97 * 1024;  // of the 99 KB that every device of sm_80 and up has, static arrays included
 
 inline operand operand_of(const cuda_weight& w) {
   switch (w.storage) {

@@ -211,7 +211,7 @@ public static class Claims
         }
 
         long rows = Rows(c), width = c.Inputs["x"].Shape[1], whole = Math.Max(c.Inputs.ContainsKey("norm_q") || c.Inputs.ContainsKey("norm_k") || scaled ? cache.KeyDim : 0, scaled ? cache.ValueDim : 0);
-        if (LinearRoute.FewTake(rows, width) && (rows * ((Ceil(width, 128) * 256) + 64)) + 10240 + (rows * whole * 4) <= 98 * 1024)
+        if (LinearRoute.FewTake(rows, width) && (rows * ((Ceil(width, 128) * 256) + 64)) + 10240 + (rows * whole * 4) <= 97 * 1024)
         {
             return "few";
         }

@@ -135,7 +135,7 @@ public sealed class LinearRoute
     });
 
     /// <summary>All rows of x find room in a block's shared memory.</summary>
-    public static bool FewTake(long m, long k) => m <= 8 && (m * ((Ceil(k, 128) * 256) + 64)) + 10240 <= 98 * 1024;
+    public static bool FewTake(long m, long k) => m <= 8 && (m * ((Ceil(k, 128) * 256) + 64)) + 10240 <= 97 * 1024;
 
     /// <summary>Bytes that blocks move, where tiles are whole.</summary>
     public double Moved(long weightBytes) => (_weightReads * weightBytes) + _rest;

@@ -8,6 +8,7 @@
 
 #include "packed.cuh"
 #include "ptx.cuh"
+#include "quantised.cuh"
 
 namespace sl {
 namespace SL_BACKEND_NS {
@@ -22,38 +23,20 @@ constexpr int and_or = (0xf0 & 0xcc) | 0xaa;
 template <typename E> struct pairs;
 template <>
 struct pairs<half> {
-  using type = half2;
   static constexpr uint32_t magic = 0x64006400u;
   static constexpr float base = 1024.0f;
-  static __device__ __forceinline__ type both(float v) { return __float2half2_rn(v); }
-  static __device__ __forceinline__ uint32_t pack(float a, float b) {
-    const half2 v = __floats2half2_rn(a, b);
-    uint32_t bits;
-    memcpy(&bits, &v, 4);
-    return bits;
-  }
+  static __device__ __forceinline__ half2 both(float v) { return __float2half2_rn(v); }
+  static __device__ __forceinline__ uint32_t pack(float a, float b) { return as_word(__floats2half2_rn(a, b)); }
 };
 template <>
 struct pairs<__nv_bfloat16> {
-  using type = __nv_bfloat162;
   static constexpr uint32_t magic = 0x43004300u;
   static constexpr float base = 128.0f;
-  static __device__ __forceinline__ type both(float v) { return __float2bfloat162_rn(v); }
-  static __device__ __forceinline__ uint32_t pack(float a, float b) {
-    const __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
-    uint32_t bits;
-    memcpy(&bits, &v, 4);
-    return bits;
-  }
+  static __device__ __forceinline__ __nv_bfloat162 both(float v) { return __float2bfloat162_rn(v); }
+  static __device__ __forceinline__ uint32_t pack(float a, float b) { return as_word(__floats2bfloat162_rn(a, b)); }
 };
 template <typename E>
-__device__ __forceinline__ uint32_t subtract_pair(uint32_t bits, typename pairs<E>::type v) {
-  typename pairs<E>::type a;
-  memcpy(&a, &bits, 4);
-  a = __hsub2(a, v);
-  memcpy(&bits, &a, 4);
-  return bits;
-}
+__device__ __forceinline__ uint32_t subtract_pair(uint32_t bits, typename pair_of<E>::type v) { return as_word(__hsub2(as_pair<E>(bits), v)); }
 
 // What a lane holds of a block of a row.
 template <operand W>
@@ -161,10 +144,7 @@ __device__ __forceinline__ void make_pairs(uint32_t (&a)[2], const held_row<W>& 
       if constexpr (W == operand::four && std::is_same_v<E, half>) {
         if (p == 1) {  // the upper nibble of a byte where it stands: 1024 + 16 q
           bits = lop3<and_or>(word >> (8 * s), 0x00f000f0u, 0x64006400u);
-          half2 q;
-          memcpy(&q, &bits, 4);
-          q = __hfma2(q, __float2half2_rn(0.0625f), __float2half2_rn(-64.0f - center));
-          memcpy(&a[p], &q, 4);
+          a[p] = as_word(__hfma2(as_pair<half>(bits), __float2half2_rn(0.0625f), __float2half2_rn(-64.0f - center)));
           continue;
         }
       }

@@ -63,7 +63,7 @@ uint64_t fused_qkv_workspace(const device& d, const fused_qkv_args& a) {
   switch (path_of(d, a)) {
     case path::few:
     case path::bytes: return 0;
-    case path::tiles: return (a.norm_weight || !tiles_take(a.x, type_of(a)) ? tile_copy_bytes(T, C) : 0) + tile_qkv_workspace(d, a);
+    case path::tiles: return tile_rows_bytes(a.x, a.norm_weight, type_of(a)) + tile_qkv_workspace(d, a);
     default: break;
   }
   uint64_t most = 0;
@@ -83,14 +83,8 @@ void fused_qkv_cuda(stream& s, const fused_qkv_args& a) {
     case path::few: return half_type ? few_qkv_f16(s, a) : few_qkv_bf16(s, a);
     case path::bytes: return few_qkv_bytes(s, a);
     case path::tiles: {
-      view x = a.x;
       char* at = s.workspace;
-      if (a.norm_weight || !tiles_take(a.x, type)) {
-        x = tile_copy(at, T, C, type);
-        at += tile_copy_bytes(T, C);
-        if (a.norm_weight) rms_norm_cuda(s, {a.x, a.norm_weight, a.norm_eps, x});
-        else round_rows(s, a.x, x);
-      }
+      const view x = tile_rows(s, a.x, a.norm_weight, a.norm_eps, type, at);
       return half_type ? tile_qkv_f16(s, a, x, at) : tile_qkv_bf16(s, a, x, at);
     }
     case path::chain: break;

@@ -47,7 +47,7 @@ uint64_t gated_linear_workspace(const device& d, const gated_linear_args& a) {
   switch (path_of(d, a)) {
     case path::few:
     case path::bytes: return 0;
-    case path::tiles: return (a.norm_weight || !tiles_take(a.x, type_of(a)) ? tile_copy_bytes(T, K) : 0) + tiles_workspace(T, 2 * F, K, d);
+    case path::tiles: return tile_rows_bytes(a.x, a.norm_weight, type_of(a)) + tiles_workspace(T, 2 * F, K, d);
     default: break;
   }
   const uint64_t copy = padded(uint64_t(T) * uint64_t((K + 7) / 8 * 8) * size_of(a.y.dtype)), up = padded(uint64_t(T) * uint64_t(F) * size_of(a.y.dtype));
@@ -67,13 +67,7 @@ void gated_linear_cuda(stream& s, const gated_linear_args& a) {
     case path::few: return half_type ? few_gated_f16(s, a) : few_gated_bf16(s, a);
     case path::bytes: return few_gated_bytes(s, a);
     case path::tiles: {
-      view x = a.x;
-      if (a.norm_weight || !tiles_take(a.x, type)) {
-        x = tile_copy(at, T, K, type);
-        at += tile_copy_bytes(T, K);
-        if (a.norm_weight) rms_norm_cuda(s, {a.x, a.norm_weight, a.norm_eps, x});
-        else round_rows(s, a.x, x);
-      }
+      const view x = tile_rows(s, a.x, a.norm_weight, a.norm_eps, type, at);
       return half_type ? tile_gated_f16(s, a, x, at) : tile_gated_bf16(s, a, x, at);
     }
     case path::chain: break;

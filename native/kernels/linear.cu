@@ -60,6 +60,10 @@ bool by_library(stream& s, const linear_args& a, const cuda_weight& w, char* wor
   return library->multiply(p, workspace + copy_bytes(a, w), native(s));
 }
 
+bool tiles_take(const view& x, sl_dtype type) {
+  return x.dtype == type && x.shape[1] % 8 == 0 && aligned_16(x.data) && (x.shape[0] == 1 || x.stride[0] % 8 == 0);
+}
+
 enum class path { gemv, f32_tiles, few, bytes, tiles };
 
 path path_of(const device& d, const linear_args& a, const cuda_weight& w) {
@@ -73,7 +77,7 @@ uint64_t own_workspace(const device& d, const linear_args& a, const cuda_weight&
   const int64_t T = a.x.shape[0];
   switch (path_of(d, a, w)) {
     case path::f32_tiles: return plan_f32(T, w.rows, w.cols, multiprocessors(d)).workspace(T, w.rows);
-    case path::tiles: return (tiles_take(a.x, products_of(w, a.x.dtype)) ? 0 : tile_copy_bytes(T, w.cols)) + tiles_workspace(T, w.rows, w.cols, d);
+    case path::tiles: return tile_rows_bytes(a.x, view(), products_of(w, a.x.dtype)) + tiles_workspace(T, w.rows, w.cols, d);
     default: return 0;
   }
 }
@@ -89,11 +93,18 @@ f32_plan plan_f32(int64_t M, int64_t N, int64_t K, int multiprocessors) {
   return {int((steps + each - 1) / each)};
 }
 
-bool tiles_take(const view& x, sl_dtype type) {
-  return x.dtype == type && x.shape[1] % 8 == 0 && aligned_16(x.data) && (x.shape[0] == 1 || x.stride[0] % 8 == 0);
+uint64_t tile_rows_bytes(const view& x, const view& norm, sl_dtype type) {
+  return norm || !tiles_take(x, type) ? padded(uint64_t(x.shape[0]) * uint64_t((x.shape[1] + 7) / 8 * 8) * 2) : 0;
 }
-uint64_t tile_copy_bytes(int64_t T, int64_t K) { return padded(uint64_t(T) * uint64_t((K + 7) / 8 * 8) * 2); }
-view tile_copy(char* at, int64_t T, int64_t K, sl_dtype type) { return matrix(at, type, T, K, (K + 7) / 8 * 8); }
+view tile_rows(stream& s, const view& x, const view& norm, float eps, sl_dtype type, char*& workspace) {
+  const uint64_t bytes = tile_rows_bytes(x, norm, type);
+  if (bytes == 0) return x;
+  const view copy = matrix(workspace, type, x.shape[0], x.shape[1], (x.shape[1] + 7) / 8 * 8);
+  workspace += bytes;
+  if (norm) rms_norm_cuda(s, {x, norm, eps, copy});
+  else round_rows(s, x, copy);
+  return copy;
+}
 
 uint64_t linear_workspace(const device& d, const linear_args& a) {
   const cuda_weight& w = as_cuda(a.w);
@@ -119,11 +130,7 @@ void linear_in(stream& s, const linear_args& a, char* workspace) {
     case path::tiles: break;
   }
   linear_args given = a;
-  if (!tiles_take(a.x, type)) {
-    given.x = tile_copy(workspace, a.x.shape[0], w.cols, type);
-    round_rows(s, a.x, given.x);
-    workspace += tile_copy_bytes(a.x.shape[0], w.cols);
-  }
+  given.x = tile_rows(s, a.x, view(), 0.0f, type, workspace);
   half_type ? tile_linear_f16(s, given, w, workspace) : tile_linear_bf16(s, given, w, workspace);
 }
 

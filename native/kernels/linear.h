@@ -27,11 +27,11 @@ struct f32_plan {
 f32_plan plan_f32(int64_t M, int64_t N, int64_t K, int multiprocessors);
 void f32_linear(stream&, const linear_args&, const cuda_weight&, char* workspace);
 
-// Rows of x as tiles take them: of one type, 16-byte aligned, zeros in what fills them up to a multiple of 8.
-bool tiles_take(const view& x, sl_dtype type);
-uint64_t tile_copy_bytes(int64_t T, int64_t K);
-view tile_copy(char* at, int64_t T, int64_t K, sl_dtype type);  // where such a copy goes
-void round_rows(stream&, const view& x, const view& y);         // y = x in y's type, zeros behind each row up to y's stride
+void round_rows(stream&, const view& x, const view& y);  // y = x in y's type, zeros behind each row up to y's stride
+// x as tiles take it, normalised where there is a norm: rows of one type, 16-byte aligned, zeros in what fills them up to a multiple of 8. As it
+// is, or by a launch to the front of the workspace, which then begins behind it.
+uint64_t tile_rows_bytes(const view& x, const view& norm, sl_dtype type);
+view tile_rows(stream&, const view& x, const view& norm, float eps, sl_dtype type, char*& workspace);
 
 // The op with its workspace somewhere within the stream's.
 void linear_in(stream&, const linear_args&, char* workspace);

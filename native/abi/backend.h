@@ -105,6 +105,9 @@ struct batch_view {
 
 // ---------------------------------------------------------------- checked arguments, a struct an op
 
+constexpr int64_t square_columns = 16;  // of y whose squares are one sum
+inline int64_t square_sums(int64_t columns) { return (columns + square_columns - 1) / square_columns; }
+
 struct embedding_args { view ids; const weight* table; float scale; view y; };
 struct gather_args { view x, rows, y; };
 struct rms_norm_args { view x, w; float eps; view y; };
@@ -115,6 +118,7 @@ struct linear_args {
   const weight* w;
   view bias, residual, y;
   float scale = 1, soft_cap = 0;  // scale is never 0
+  view squares = {};              // of y, by 16 columns
 };
 struct gated_linear_args {
   view x, norm_weight;
@@ -122,6 +126,7 @@ struct gated_linear_args {
   view bias_gate, bias_up, y;
   float norm_eps;
   sl_activation activation;
+  view squares = {};  // of x, by 16 columns: the norm may read them instead of x
 };
 struct fused_qkv_args {
   view x, norm_weight;
@@ -134,6 +139,7 @@ struct fused_qkv_args {
   int32_t layer;
   float norm_eps, qk_norm_eps, rope_scale;  // rope_scale is never 0
   sl_rope_kind rope_kind;
+  view squares = {};  // of x, as in gated_linear
 };
 struct rope_args { view x, positions, inv_freq, y; float scale; sl_rope_kind kind; };
 struct kv_append_args { kv_view cache; int32_t layer; const batch_view* batch; view k, v; };

@@ -139,8 +139,20 @@ sl_status sl_linear(sl_stream* stream, const sl_linear_args* args) {
     a.scale = g.scale == 0.0f ? 1.0f : g.scale;
     a.soft_cap = g.soft_cap;
     c.apart_or_same(a.y, "y", a.residual, "residual");
+    a.squares = c.optional(g.squares, "squares", "[T,ceil(N/16)]", {rows, square_sums(n)}, f32);
+    if (a.squares && a.y.dtype != SL_DTYPE_F32) fail(SL_ERR_DTYPE, "squares are of a y of F32, and y is %s", name_of(a.y.dtype));
+    c.apart(a.squares, "squares", a.x, "x");
+    c.apart(a.squares, "squares", a.y, "y");
     if (rows > 0) dispatch(s, &op_table::linear, a);
   });
+}
+
+// Sums that a norm of x may read instead of x.
+static view squares_of_x(checker& c, const sl_tensor* squares, const view& x, const view& norm_weight) {
+  const view v = c.optional(squares, "squares", "[T,ceil(C/16)]", {x.shape[0], square_sums(x.shape[1])}, f32);
+  if (v && !norm_weight) fail(SL_ERR_ARGUMENT, "squares are given, and no norm_weight that they are for");
+  if (v && x.dtype != SL_DTYPE_F32) fail(SL_ERR_DTYPE, "squares are of an x of F32, and x is %s", name_of(x.dtype));
+  return v;
 }
 
 sl_status sl_gated_linear(sl_stream* stream, const sl_gated_linear_args* args) {
@@ -160,6 +172,7 @@ sl_status sl_gated_linear(sl_stream* stream, const sl_gated_linear_args* args) {
     a.bias_up = c.optional(g.bias_up, "bias_up", "[F]", {n}, f32_or(a.y));
     if (a.norm_weight) require_finite_eps(g.norm_eps, "norm_eps");
     a.norm_eps = g.norm_eps;
+    a.squares = squares_of_x(c, g.squares, a.x, a.norm_weight);
     c.apart(a.y, "y", a.x, "x");
     if (rows > 0) dispatch(s, &op_table::gated_linear, a);
   });
@@ -206,6 +219,7 @@ sl_status sl_fused_qkv(sl_stream* stream, const sl_fused_qkv_args* args) {
     a.qk_norm_eps = g.qk_norm_eps;
     a.rope_scale = g.rope_scale == 0.0f ? 1.0f : g.rope_scale;
     a.rope_kind = g.rope_kind;
+    a.squares = squares_of_x(c, g.squares, a.x, a.norm_weight);
     c.apart(a.q, "q", a.x, "x");
     if (rows > 0) dispatch(s, &op_table::fused_qkv, a);
   });

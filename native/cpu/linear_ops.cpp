@@ -114,6 +114,16 @@ void linear(stream& s, const linear_args& a) {
   arena space(s.workspace);
   const linear_input x = prepare_input(d, a.x, packed(a.w), space);
   multiply(d, x, a.x.shape[0], packed(a.w), output_of(a));
+  if (!a.squares) return;
+  for_rows(d, a.y.shape[0], a.y.shape[1], [&](int64_t t, int) {
+    const auto* y = reinterpret_cast<const float*>(at(a.y, t));
+    auto* squares = reinterpret_cast<float*>(at(a.squares, t));
+    for (int64_t i = 0, n = 0; i < a.squares.shape[1]; ++i) {
+      float sum = 0;
+      for (const int64_t end = std::min(n + square_columns, a.y.shape[1]); n < end; ++n) sum += y[n] * y[n];
+      squares[i] = sum;
+    }
+  });
 }
 
 uint64_t linear_workspace(const device&, const linear_args& a) {

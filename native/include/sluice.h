@@ -448,13 +448,16 @@ typedef struct sl_linear_args {
   const sl_tensor* y;        /* [T,N]; may be F32 for any x; any type for an x of F32 */
   float soft_cap;            /* 0: none */
   uint32_t reserved;
+  const sl_tensor* squares;  /* out F32 [T,ceil(N/16)], or null; with it y is F32 */
 } sl_linear_args;
 
 /* v = scale * (x * weight^T + bias); with soft_cap v = soft_cap * tanh(v / soft_cap); y = v + residual.
    Rounded: y. For F16 and BF16 weights x may be rounded to the weight's type first; for the GGUF block types (Q4_0 ..
    Q6_K) and INT8 x may be rounded to int8 by blocks of 32 along K (scale = the block's largest magnitude / 127), and the
    products of a block are then exact. GPTQ4, GPTQ4_V2 and AWQ4, made for 16-bit activations, take x as it is. With F16
-   or BF16 activations the dequantised weight may be rounded to x's type. Sums in f32. */
+   or BF16 activations the dequantised weight may be rounded to x's type. Sums in f32.
+   squares[t,i] = the sum of y[t,n]^2 over 16 i <= n < 16 (i + 1), for the norm of y that comes next: where y is written anyway, which
+   costs less than another reading of it. */
 SL_API sl_status sl_linear(sl_stream* stream, const sl_linear_args* args);
 
 typedef int32_t sl_activation;
@@ -477,9 +480,11 @@ typedef struct sl_gated_linear_args {
   const sl_tensor* y;           /* [T,F] */
   float norm_eps;
   uint32_t reserved;
+  const sl_tensor* squares;     /* F32 [T,ceil(C/16)]: what sl_linear wrote of an x of F32; or null. With norm_weight alone */
 } sl_gated_linear_args;
 
 /* y = act(x * gate^T + bias_gate) * (x * up^T + bias_up), x normalised first: the first half of a gated feed-forward.
+   The norm's mean square is taken from squares where they are given, or from x, as the backend likes.
    Rounded: x, normalised or not, to y's dtype, then as sl_linear of such an x; what is activated and multiplied may be rounded to y's dtype; y. */
 SL_API sl_status sl_gated_linear(sl_stream* stream, const sl_gated_linear_args* args);
 
@@ -510,6 +515,7 @@ typedef struct sl_fused_qkv_args {
   float qk_norm_eps;
   float rope_scale;             /* multiplies cos and sin (YaRN's attention factor); 0: 1 */
   sl_rope_kind rope_kind;
+  const sl_tensor* squares;     /* as in sl_gated_linear_args */
 } sl_fused_qkv_args;
 
 /* Norm, the three projections, bias, QK-norm, RoPE at the batch's positions, append of K and V to the batch's slots.

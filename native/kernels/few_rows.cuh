@@ -25,6 +25,8 @@ struct few_input {
   int tokens, cols;
   float eps;
   bool aligned, norm_aligned;
+  gmem<const float> squares;  // of x by 16 columns [T,squares_stride], where whoever wrote x left them; or null
+  long long squares_stride;
 };
 
 __host__ __device__ constexpr int few_columns(int cols) { return (cols + packed_block - 1) / packed_block * packed_block; }
@@ -91,11 +93,50 @@ __device__ __forceinline__ void read_four(float (&v)[4], const any_input& x, lon
   x.load_some(v, row + k, cols - k, aligned);
 }
 
+// The mean square of row t out of the sums that were left of it, in every warp anew: what a barrier would cost more than.
+__device__ __forceinline__ float mean_square(const few_input& in, int t) {
+  float sum = 0.0f;
+  for (int i = int(threadIdx.x) & 31; i < (in.cols + 15) / 16; i += 32) sum += in.squares[t * in.squares_stride + i];
+  return warp_sum(sum) / float(in.cols);
+}
+
 // Ends behind a barrier.
 template <typename E, operand W>
 __device__ __forceinline__ void stage_x(const few_shared& s, const few_input& in) {
   SHARED_ARRAY(float, squares, few_most * few_warps);
   const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) / 32, columns = few_columns(in.cols);
+  const auto put_four = [&](int t, int k, const float (&v)[4]) {
+    if constexpr (sizeof(E) == 1) put_bytes<W>(s, t, k, v);  // a warp 128 columns: all of it or none
+    else view_as<uint2>(s.x + (t * s.row_bytes + 2 * k))[0] = make_uint2(pairs<E>::pack(v[0], v[1]), pairs<E>::pack(v[2], v[3]));
+  };
+  if (in.squares) {
+    // x is asked for before the sums are there: one way to memory and back, not two.
+    constexpr int held = 4;
+    for (int t = 0; t < in.tokens; t++) {
+      float scale = 0.0f;
+      for (int from = 4 * int(threadIdx.x); from - 4 * int(threadIdx.x) < columns; from += held * 4 * few_threads) {
+        float v[held][4];
+#pragma unroll
+        for (int h = 0; h < held; h++) {
+          const int k = from + h * 4 * few_threads;
+          if (k < columns) read_four(v[h], in.x, t * in.stride, k, in.cols, in.aligned);
+        }
+        if (from == 4 * int(threadIdx.x)) scale = rsqrtf(mean_square(in, t) + in.eps);
+#pragma unroll
+        for (int h = 0; h < held; h++) {
+          const int k = from + h * 4 * few_threads;
+          if (k >= columns) break;
+          float w[4];
+          read_four(w, in.norm, 0, k, in.cols, in.norm_aligned);
+#pragma unroll
+          for (int i = 0; i < 4; i++) v[h][i] *= scale * w[i];
+          put_four(t, k, v[h]);
+        }
+      }
+    }
+    __syncthreads();
+    return;
+  }
   if (in.norm.present()) {
     for (int t = 0; t < in.tokens; t++) {
       float sum = 0.0f;
@@ -127,8 +168,7 @@ __device__ __forceinline__ void stage_x(const few_shared& s, const few_input& in
 #pragma unroll
         for (int i = 0; i < 4; i++) v[i] *= scale * w[i];
       }
-      if constexpr (sizeof(E) == 1) put_bytes<W>(s, t, k, v);  // a warp 128 columns: all of it or none
-      else view_as<uint2>(s.x + (t * s.row_bytes + 2 * k))[0] = make_uint2(pairs<E>::pack(v[0], v[1]), pairs<E>::pack(v[2], v[3]));
+      put_four(t, k, v);
     }
   }
   __syncthreads();

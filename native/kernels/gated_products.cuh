@@ -73,7 +73,7 @@ void start_few_gated(stream& s, const gated_linear_args& a) {
     const int share = few_share<W>(int(gate.cols)), items = int(blocks_for(gate.rows, packed_rows));
     launch_early(native(s), KERNEL(few_gated_kernel<E, W, S>), unsigned(few_blocks(items, share, *s.owner)), few_threads,
            few_shared_bytes<E, W>(int(a.x.shape[0]), int(gate.cols)), output_of(a), view_of(gate), view_of(up),
-           few_input_of(a.x, a.norm_weight, a.norm_eps), share, items);
+           few_input_of(a.x, a.norm_weight, a.norm_eps, a.squares), share, items);
   });
 }
 

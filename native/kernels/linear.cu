@@ -29,6 +29,18 @@ __global__ void __launch_bounds__(256) round_rows_kernel(any_output y, any_input
   y.put_four(blockIdx.x * y_stride + k, v);
 }
 
+// The sums of y's squares, where no kernel that made y left them.   grid (T, N / 1024)   block 256: 4 lanes have 16 columns
+__global__ void __launch_bounds__(256) squares_kernel(gmem<float> squares, gmem<const float> y, long long squares_stride, long long y_stride, int N) {
+  const int n = (int(blockIdx.y) * 256 + int(threadIdx.x)) * 4;
+  float sum = 0.0f;
+  for (int i = n; i < min(n + 4, N); i++) {
+    const float v = y[blockIdx.x * y_stride + i];
+    sum += v * v;
+  }
+  sum = warp_sum<4>(sum);
+  if (n < N && n % 16 == 0) squares[blockIdx.x * squares_stride + n / 16] = sum;
+}
+
 constexpr int64_t library_rows = 64;  // fewer are bound by memory, and split over the device by our own kernel
 
 bool is_dense(const cuda_weight& w) { return w.storage == storage::f32 || w.storage == storage::f16 || w.storage == storage::bf16; }
@@ -117,14 +129,20 @@ void round_rows(stream& s, const view& x, const view& y) {
          x.stride[0], y.stride[0], int(x.shape[1]), rows_aligned_16(x));
 }
 
+static void sum_squares(stream& s, const linear_args& a) {
+  if (!a.squares) return;
+  launch(native(s), KERNEL(squares_kernel), dim3(unsigned(a.y.shape[0]), blocks_for(a.y.shape[1], 1024)), 256, 0, a.squares.as<float>(),
+         a.y.as<const float>(), a.squares.stride[0], a.y.stride[0], int(a.y.shape[1]));
+}
+
 void linear_in(stream& s, const linear_args& a, char* workspace) {
   const cuda_weight& w = as_cuda(a.w);
-  if (by_library(s, a, w, workspace)) return;
+  if (by_library(s, a, w, workspace)) return sum_squares(s, a);
   const sl_dtype type = products_of(w, a.x.dtype);
   const bool half_type = type == SL_DTYPE_F16;
   switch (path_of(*s.owner, a, w)) {
-    case path::gemv: return gemv(s, a, w);
-    case path::f32_tiles: return f32_linear(s, a, w, workspace);
+    case path::gemv: return gemv(s, a, w), sum_squares(s, a);
+    case path::f32_tiles: return f32_linear(s, a, w, workspace), sum_squares(s, a);
     case path::few: return half_type ? few_linear_f16(s, a, w) : few_linear_bf16(s, a, w);
     case path::bytes: return few_linear_bytes(s, a, w);
     case path::tiles: break;

@@ -19,7 +19,7 @@ inline bool fours_allowed(const view& v) {
 
 inline epilogue epilogue_of(const linear_args& a) {
   return {output_of(a.y), input_of(a.bias), input_of(a.residual), a.y.stride[0], a.residual ? a.residual.stride[0] : 0,
-          a.scale, a.soft_cap, fours_allowed(a.y) && fours_allowed(a.residual)};
+          a.scale, a.soft_cap, fours_allowed(a.y) && fours_allowed(a.residual), a.squares.as<float>(), a.squares ? a.squares.stride[0] : 0};
 }
 
 inline weight_view view_of(const cuda_weight& w) {

@@ -24,9 +24,13 @@ __global__ void __launch_bounds__(few_threads, 2) few_linear_kernel(epilogue out
         return item < items;
       },
       [&](int round, auto value) {
-        for (int i = int(threadIdx.x); i < 16 * of_block.at_once * in.tokens; i += few_threads) {
+        const int all = 16 * of_block.at_once * in.tokens;
+        for (int i = int(threadIdx.x); i < (all + 31) / 32 * 32; i += few_threads) {  // whole warps
           const int row = i % 16, slot = i / 16 % of_block.at_once, t = i / (16 * of_block.at_once), n = of_block.at(round, slot) * 16 + row;
-          if (n < w.rows) out.put(t, n, value(slot, row, t));
+          const bool valid = i < all && n < w.rows;
+          float v = 0.0f;
+          if (valid) v = out.put(t, n, value(slot, row, t));
+          if (out.squares) out.put_squares<16>(t, n, v * v, valid);
         }
       });
 }
@@ -43,10 +47,15 @@ __global__ void __launch_bounds__(256, Tile::BM == 16 ? 2 : 1)
       [&](smem<float> sums, int row0, int tile) {
         for (int at = int(threadIdx.x); at < Tile::BM * Tile::BN / 4; at += Tile::threads) {
           const int row = at / (Tile::BN / 4), column = at % (Tile::BN / 4) * 4, t = row0 + row, n = tile * Tile::BN + column;
-          if (t >= in.rows || n >= w.rows) continue;
-          const float4 four = view_as<float4>(sums + (row * Tile::out_row + column))[0];
-          float v[4] = {four.x, four.y, four.z, four.w};
-          out.put_four(t, n, w.rows, v);
+          const bool valid = t < in.rows && n < w.rows;
+          if (!valid && !out.squares) continue;
+          float v[4] = {};
+          if (valid) {
+            const float4 four = view_as<float4>(sums + (row * Tile::out_row + column))[0];
+            v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+            out.put_four(t, n, w.rows, v);
+          }
+          if (out.squares) out.put_squares<4>(t, n, v[0] * v[0] + v[1] * v[1] + v[2] * v[2] + v[3] * v[3], valid);
         }
       });
 }

@@ -76,8 +76,9 @@ inline bool takes_bytes(const device& d, const cuda_weight& w) {
          w.encoding != SL_ENCODING_GPTQ4_V2 && w.encoding != SL_ENCODING_AWQ4;
 }
 
-inline few_input few_input_of(const view& x, const view& norm, float eps) {
-  return {input_of(x), input_of(norm), x.stride[0], int(x.shape[0]), int(x.shape[1]), eps, rows_aligned_16(x), aligned_16(norm.data)};
+inline few_input few_input_of(const view& x, const view& norm, float eps, const view& squares = view()) {
+  return {input_of(x), input_of(norm), x.stride[0], int(x.shape[0]), int(x.shape[1]), eps, rows_aligned_16(x), aligned_16(norm.data),
+          squares.as<const float>(), squares ? squares.stride[0] : 0};
 }
 
 inline tile_input tile_input_of(const view& x) { return {gmem<const char>(x.as<const char>()), x.stride[0], int(x.shape[0]), int(x.shape[1])}; }

@@ -195,7 +195,7 @@ void start_few_qkv(stream& s, const fused_qkv_args& a) {
     all.part[i].count = int(total <= at_once ? wanted[i] : std::clamp<int64_t>(int64_t(double(at_once) * bytes[i] / total_bytes), 1, wanted[i]));
     blocks += all.part[i].count;
   }
-  launch_early(native(s), KERNEL(few_qkv_kernel<E>), unsigned(blocks), few_threads, shared, all, few_input_of(a.x, a.norm_weight, a.norm_eps), turning(a),
+  launch_early(native(s), KERNEL(few_qkv_kernel<E>), unsigned(blocks), few_threads, shared, all, few_input_of(a.x, a.norm_weight, a.norm_eps, a.squares), turning(a),
          plan_of(*a.batch), shape_of(a.cache), a.qk_norm_eps);
 }
 

@@ -111,11 +111,16 @@ void linear(stream&, const linear_args& a) {
   const std::vector<Real> y = project(rows_of<Real>(a.x), count, a.w, a.bias, a.x.dtype);
   const auto cap = static_cast<Real>(a.soft_cap);
   for (int64_t t = 0; t < count; ++t) {
+    std::vector<Real> squares(static_cast<size_t>(square_sums(N)));
     for (int64_t n = 0; n < N; ++n) {
       Real v = static_cast<Real>(a.scale) * y[t * N + n];
       if (cap > 0) v = cap * std::tanh(v / cap);
-      store(a.y, t, n, v + (a.residual ? static_cast<Real>(load(a.residual, t, n)) : 0));
+      if (a.residual) v += static_cast<Real>(load(a.residual, t, n));
+      store(a.y, t, n, v);
+      squares[n / square_columns] += v * v;
     }
+    if (a.squares)
+      for (size_t i = 0; i < squares.size(); ++i) store(a.squares, t, static_cast<int64_t>(i), squares[i]);
   }
 }
 

@@ -232,7 +232,7 @@ static sl_status execute(run* r) {
   if (strcmp(op, "rms_norm_add") == 0)
     return sl_rms_norm_add(s, tensor(r, "x"), tensor(r, "w"), (float)scalar(r, "eps"), tensor(r, "residual"), tensor(r, "y"));
   if (strcmp(op, "linear") == 0) {
-    sl_linear_args a = {.size = sizeof a, .scale = (float)scalar(r, "scale"), .soft_cap = (float)scalar(r, "soft_cap"), .x = tensor(r, "x"), .weight = weight(r, "w"), .bias = tensor(r, "bias"), .residual = tensor(r, "residual"), .y = tensor(r, "y")};
+    sl_linear_args a = {.size = sizeof a, .scale = (float)scalar(r, "scale"), .soft_cap = (float)scalar(r, "soft_cap"), .x = tensor(r, "x"), .weight = weight(r, "w"), .bias = tensor(r, "bias"), .residual = tensor(r, "residual"), .y = tensor(r, "y"), .squares = tensor(r, "squares")};
     return sl_linear(s, &a);
   }
   if (strcmp(op, "rope") == 0) {
@@ -250,14 +250,14 @@ static sl_status execute(run* r) {
   }
   if (strcmp(op, "gated_linear") == 0) {
     sl_gated_linear_args a = {.size = sizeof a, .activation = (sl_activation)scalar(r, "activation"), .x = tensor(r, "x"), .norm_weight = tensor(r, "norm_weight"), .gate = weight(r, "gate"), .up = weight(r, "up"),
-                              .bias_gate = tensor(r, "bias_gate"), .bias_up = tensor(r, "bias_up"), .y = tensor(r, "y"), .norm_eps = 1e-5f};
+                              .bias_gate = tensor(r, "bias_gate"), .bias_up = tensor(r, "bias_up"), .y = tensor(r, "y"), .norm_eps = 1e-5f, .squares = tensor(r, "squares")};
     return sl_gated_linear(s, &a);
   }
   if (strcmp(op, "fused_qkv") == 0) {
     sl_fused_qkv_args a = {.size = sizeof a, .x = tensor(r, "x"), .norm_weight = tensor(r, "norm_weight"), .wq = weight(r, "wq"), .wk = weight(r, "wk"), .wv = weight(r, "wv"),
                            .bias_q = tensor(r, "bias_q"), .bias_k = tensor(r, "bias_k"), .bias_v = tensor(r, "bias_v"), .norm_q = tensor(r, "norm_q"), .norm_k = tensor(r, "norm_k"),
                            .inv_freq = tensor(r, "inv_freq"), .cache = r->cache, .batch = r->batch, .q = tensor(r, "q"), .norm_eps = 1e-5f, .qk_norm_eps = 1e-6f,
-                           .rope_scale = (float)scalar(r, "rope_scale"), .rope_kind = (sl_rope_kind)scalar(r, "kind")};
+                           .rope_scale = (float)scalar(r, "rope_scale"), .rope_kind = (sl_rope_kind)scalar(r, "kind"), .squares = tensor(r, "squares")};
     TRY(sl_fused_qkv(s, &a));
     return read_cache(r);
   }

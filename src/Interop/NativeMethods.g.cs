@@ -359,6 +359,7 @@ internal unsafe struct sl_linear_args
     public sl_tensor* y;
     public float soft_cap;
     public uint reserved;
+    public sl_tensor* squares;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -375,6 +376,7 @@ internal unsafe struct sl_gated_linear_args
     public sl_tensor* y;
     public float norm_eps;
     public uint reserved;
+    public sl_tensor* squares;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -400,6 +402,7 @@ internal unsafe struct sl_fused_qkv_args
     public float qk_norm_eps;
     public float rope_scale;
     public RopeKind rope_kind;
+    public sl_tensor* squares;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -690,11 +693,18 @@ internal static unsafe partial class NativeMethods
     /// Rounded: y. For F16 and BF16 weights x may be rounded to the weight's type first; for the GGUF block types (Q4_0 ..
     /// Q6_K) and INT8 x may be rounded to int8 by blocks of 32 along K (scale = the block's largest magnitude / 127), and the
     /// products of a block are then exact. GPTQ4, GPTQ4_V2 and AWQ4, made for 16-bit activations, take x as it is. With F16
-    /// or BF16 activations the dequantised weight may be rounded to x's type. Sums in f32.</summary>
+    /// or BF16 activations the dequantised weight may be rounded to x's type. Sums in f32.
+    /// squares[t,i] = the sum of y[t,n]^2 over 16 i
+    /// &lt;
+    /// = n
+    /// &lt;
+    /// 16 (i + 1), for the norm of y that comes next: where y is written anyway, which
+    /// costs less than another reading of it.</summary>
     [LibraryImport(Library)]
     internal static partial Status sl_linear(sl_stream* stream, sl_linear_args* args);
 
     /// <summary>y = act(x * gate^T + bias_gate) * (x * up^T + bias_up), x normalised first: the first half of a gated feed-forward.
+    /// The norm's mean square is taken from squares where they are given, or from x, as the backend likes.
     /// Rounded: x, normalised or not, to y's dtype, then as sl_linear of such an x; what is activated and multiplied may be rounded to y's dtype; y.</summary>
     [LibraryImport(Library)]
     internal static partial Status sl_gated_linear(sl_stream* stream, sl_gated_linear_args* args);
@@ -1032,6 +1042,7 @@ internal static unsafe partial class NativeMethods
             text.Append(" y:").Append((byte*)&s.y - at);
             text.Append(" soft_cap:").Append((byte*)&s.soft_cap - at);
             text.Append(" reserved:").Append((byte*)&s.reserved - at);
+            text.Append(" squares:").Append((byte*)&s.squares - at);
             text.Append('\n');
         }
 
@@ -1050,6 +1061,7 @@ internal static unsafe partial class NativeMethods
             text.Append(" y:").Append((byte*)&s.y - at);
             text.Append(" norm_eps:").Append((byte*)&s.norm_eps - at);
             text.Append(" reserved:").Append((byte*)&s.reserved - at);
+            text.Append(" squares:").Append((byte*)&s.squares - at);
             text.Append('\n');
         }
 
@@ -1077,6 +1089,7 @@ internal static unsafe partial class NativeMethods
             text.Append(" qk_norm_eps:").Append((byte*)&s.qk_norm_eps - at);
             text.Append(" rope_scale:").Append((byte*)&s.rope_scale - at);
             text.Append(" rope_kind:").Append((byte*)&s.rope_kind - at);
+            text.Append(" squares:").Append((byte*)&s.squares - at);
             text.Append('\n');
         }
 

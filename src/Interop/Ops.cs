@@ -59,6 +59,9 @@ public readonly record struct FusedQkvArgs
 
     /// <summary>Which dims pair up.</summary>
     public RopeKind RopeKind { get; init; }
+
+    /// <summary>f32 [T,ceil(C/16)]: the squares of an f32 x as <see cref="ComputeStream.Linear"/> wrote them; or absent.</summary>
+    public Tensor Squares { get; init; }
 }
 
 /// <summary>What <see cref="ComputeStream.GatedLinear"/> works on; absent tensors are <see langword="default"/>. Shapes: sl_gated_linear_args.</summary>
@@ -90,6 +93,9 @@ public readonly record struct GatedLinearArgs
 
     /// <summary>Of what the gate gives.</summary>
     public Activation Activation { get; init; }
+
+    /// <summary>f32 [T,ceil(C/16)]: the squares of an f32 x as <see cref="ComputeStream.Linear"/> wrote them; or absent.</summary>
+    public Tensor Squares { get; init; }
 }
 
 /// <summary>What attention works on; absent tensors are <see langword="default"/>. Shapes: sl_attention_args.</summary>
@@ -243,10 +249,12 @@ public sealed unsafe partial class ComputeStream
     /// <param name="residual">[T,N], or absent; may be <paramref name="y"/>.</param>
     /// <param name="scale">0: 1.</param>
     /// <param name="softCap">0: none.</param>
-    public void Linear(in Tensor x, Weight weight, in Tensor y, in Tensor bias = default, in Tensor residual = default, float scale = 0, float softCap = 0)
+    /// <param name="squares">Out: f32 [T,ceil(N/16)], sums of y's squares for the norm that comes next; or absent.</param>
+    public void Linear(
+        in Tensor x, Weight weight, in Tensor y, in Tensor bias = default, in Tensor residual = default, float scale = 0, float softCap = 0, in Tensor squares = default)
     {
         using Lease lease = default;
-        sl_tensor a = lease.Hold(x), o = lease.Hold(y), b = lease.Hold(bias), r = lease.Hold(residual);
+        sl_tensor a = lease.Hold(x), o = lease.Hold(y), b = lease.Hold(bias), r = lease.Hold(residual), q = lease.Hold(squares);
         sl_linear_args args = default;
         args.size = (uint)sizeof(sl_linear_args);
         args.scale = scale;
@@ -256,6 +264,7 @@ public sealed unsafe partial class ComputeStream
         args.bias = Optional(&b);
         args.residual = Optional(&r);
         args.y = &o;
+        args.squares = Optional(&q);
         SluiceException.ThrowIfFailed(NativeMethods.sl_linear((sl_stream*)lease.Hold(this), &args));
     }
 
@@ -264,6 +273,7 @@ public sealed unsafe partial class ComputeStream
     {
         using Lease lease = default;
         sl_tensor x = lease.Hold(a.X), norm = lease.Hold(a.NormWeight), bg = lease.Hold(a.BiasGate), bu = lease.Hold(a.BiasUp), y = lease.Hold(a.Y);
+        sl_tensor squares = lease.Hold(a.Squares);
         sl_gated_linear_args args = default;
         args.size = (uint)sizeof(sl_gated_linear_args);
         args.activation = a.Activation;
@@ -275,6 +285,7 @@ public sealed unsafe partial class ComputeStream
         args.bias_up = Optional(&bu);
         args.y = &y;
         args.norm_eps = a.NormEps;
+        args.squares = Optional(&squares);
         SluiceException.ThrowIfFailed(NativeMethods.sl_gated_linear((sl_stream*)lease.Hold(this), &args));
     }
 
@@ -283,7 +294,7 @@ public sealed unsafe partial class ComputeStream
     {
         using Lease lease = default;
         sl_tensor x = lease.Hold(a.X), norm = lease.Hold(a.NormWeight), bq = lease.Hold(a.BiasQ), bk = lease.Hold(a.BiasK), bv = lease.Hold(a.BiasV);
-        sl_tensor nq = lease.Hold(a.NormQ), nk = lease.Hold(a.NormK), freq = lease.Hold(a.InvFreq), q = lease.Hold(a.Q);
+        sl_tensor nq = lease.Hold(a.NormQ), nk = lease.Hold(a.NormK), freq = lease.Hold(a.InvFreq), q = lease.Hold(a.Q), squares = lease.Hold(a.Squares);
         sl_fused_qkv_args args = default;
         args.size = (uint)sizeof(sl_fused_qkv_args);
         args.layer = a.Layer;
@@ -305,6 +316,7 @@ public sealed unsafe partial class ComputeStream
         args.qk_norm_eps = a.QkNormEps;
         args.rope_scale = a.RopeScale;
         args.rope_kind = a.RopeKind;
+        args.squares = Optional(&squares);
         SluiceException.ThrowIfFailed(NativeMethods.sl_fused_qkv((sl_stream*)lease.Hold(this), &args));
     }
 

@@ -168,7 +168,7 @@ public static class Claims
     // Where a warp reads the sums of several items, or rows of x, at the end: their banks overlap in part.
     private static double SumConflicts(OpCase c) => Rows(c) * (double)c.Weights.Values.Sum(w => w.Rows) / 4;
 
-    private static LinearRoute GatedRoute(OpCase c) => new(c.Inputs["x"], c.Outputs["y"].DType, c.Weights["gate"], 2 * c.Weights["gate"].Rows, c.Outputs["y"].DType, c.Inputs.TryGetValue("norm_weight", out HostTensor? norm) ? norm.Data.Length : 0);
+    private static LinearRoute GatedRoute(OpCase c) => new(c.Inputs["x"], c.Outputs["y"].DType, c.Weights["gate"], 2 * c.Weights["gate"].Rows, c.Outputs["y"].DType, c.Inputs.TryGetValue("norm_weight", out HostTensor? norm) ? norm.Data.Length : 0, c.Inputs.ContainsKey("squares"));
 
     // As native/kernels/gated_linear.cu chooses.
     private static string GatedPath(OpCase c)

@@ -51,6 +51,8 @@ public static class CountedCases
         {
             yield return KernelCases.Gated($"F16 {encoding} {m}x{f}x{k}", DType.F32, DType.F16, encoding, encoding, 0, m, f, k, norm: true, bias: false, activation: 0);
         }
+
+        yield return KernelCases.WithSquares(KernelCases.Gated($"F16 {WeightEncoding.Q4_0} 1x512x1024 squares", DType.F32, DType.F16, WeightEncoding.Q4_0, WeightEncoding.Q4_0, 0, 1, 512, 1024, norm: true, bias: false, activation: 0));
     }
 
     private static IEnumerable<OpCase> Rows()

@@ -19,6 +19,10 @@ public static partial class AttentionCases
 
         public DType? Kv { get; init; }
 
+        public DType? Input { get; init; } // of x; else X, q's type
+
+        public bool Squares { get; init; }
+
         public int Padding { get; init; }
     }
 
@@ -37,6 +41,10 @@ public static partial class AttentionCases
             new("rows of four", 6, 2, 1, 32, 32, 5152, DType.F32, WeightEncoding.Q8_0, WeightEncoding.Q4_1) { HeadNorm = true },
             new("sixteen rows", 16, 4, 2, 48, 32, 160, DType.BF16, WeightEncoding.Q4_0, WeightEncoding.BF16) { Bias = true, Padding = 3 },
 
+            // The squares of x are there already.
+            new("squares", 1, 4, 2, 64, 64, 512, DType.F16, WeightEncoding.Q4_0, WeightEncoding.Q6K) { Input = DType.F32, Squares = true },
+            new("squares, heads normalised", 5, 4, 2, 32, 32, 1280, DType.BF16, WeightEncoding.BF16, WeightEncoding.BF16) { Input = DType.F32, Squares = true, HeadNorm = true },
+            new("squares, tiles", 20, 2, 1, 64, 64, 256, DType.F16, WeightEncoding.Q4K, WeightEncoding.Q4K) { Input = DType.F32, Squares = true },
             // Tiles: several heads a tile, one that leaves columns empty, heads of more than a tile, mixed storages, x in f32 and odd rows.
             new("tiles", 33, 3, 1, 64, 64, 256, DType.F16, WeightEncoding.F16, WeightEncoding.F16) { HeadNorm = true, Bias = true },
             new("tiles, mixed", 65, 4, 2, 48, 32, 512, DType.BF16, WeightEncoding.Q4K, WeightEncoding.Q6K) { Rotated = 16, Padding = 4 },
@@ -67,7 +75,12 @@ public static partial class AttentionCases
         (KvCacheOptions cache, HostStep step) = s.Plan(r, kv);
         OpCase c = Base("fused_qkv", s.Name, s, cache, step, r, appended: false) with { PaddingRows = p.Padding };
         int rows = step.Tokens + p.Padding, rotated = p.Rotated == 0 ? p.D : p.Rotated;
-        c.Inputs["x"] = r.Tensor(p.X, rows, p.Width);
+        c.Inputs["x"] = r.Tensor(p.Input ?? p.X, rows, p.Width);
+        if (p.Squares)
+        {
+            c = KernelCases.WithSquares(c);
+        }
+
         if (!p.NoNorm)
         {
             c.Inputs["norm_weight"] = r.Tensor(p.Bias ? p.X : DType.F32, p.Width);

@@ -18,6 +18,7 @@ public sealed class LinearRoute
         HostTensor x = c.Inputs["x"];
         // The epilogue: bias and residual beside y.
         _rest += x.Shape[0] * c.Weights["w"].Rows * ((c.Inputs.ContainsKey("bias") ? 4.0 : 0) + (c.Inputs.TryGetValue("residual", out HostTensor? r) ? r.DType.Size() : 0));
+        Launches += Products == DType.F32 && c.Outputs.ContainsKey("squares") ? 1 : 0;
     }
 
     /// <param name="x">Rows of x.</param>
@@ -26,7 +27,8 @@ public sealed class LinearRoute
     /// <param name="columns">Rows of all weights.</param>
     /// <param name="y">The result's type.</param>
     /// <param name="normBytes">Of the norm's weight, where few rows are normalised on their way.</param>
-    public LinearRoute(HostTensor x, DType rounded, HostWeight w, long columns, DType y, long normBytes)
+    /// <param name="squared">The sums of x's squares are there: each of a block's warps reads them.</param>
+    public LinearRoute(HostTensor x, DType rounded, HostWeight w, long columns, DType y, long normBytes, bool squared = false)
     {
         long m = x.Shape[0], k = w.Cols, xBytes = x.DType.Size();
         Products = ProductsOf(w, rounded);
@@ -68,8 +70,8 @@ public sealed class LinearRoute
 
             Kernel = "few";
             Mma = items * blocks * (dense ? 4 : biased ? 16 : 8);
-            // x once a block, twice where it is normalised.
-            _rest = (Math.Min(Ceil(items, 8 / share), 2 * Multiprocessors) * (double)m * ((k * xBytes * (normBytes > 0 ? 2 : 1)) + normBytes)) + (1.1 * results);
+            // x once a block, twice where it is normalised and the sums of its squares are not there.
+            _rest = (Math.Min(Ceil(items, 8 / share), 2 * Multiprocessors) * (double)m * ((k * xBytes * (normBytes > 0 && !squared ? 2 : 1)) + (squared ? 8 * 4 * Ceil(k, 16) : 0) + normBytes)) + (1.1 * results);
             return;
         }
 

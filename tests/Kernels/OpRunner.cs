@@ -85,7 +85,7 @@ public sealed class OpRunner : IDisposable
                 Stream.RmsNormAdd(this["x"], this["w"], c.Scalar("eps"), this["residual"], this["y"]);
                 break;
             case "linear":
-                Stream.Linear(this["x"], _weights["w"], this["y"], this["bias"], this["residual"], c.Scalar("scale"), c.Scalar("soft_cap"));
+                Stream.Linear(this["x"], _weights["w"], this["y"], this["bias"], this["residual"], c.Scalar("scale"), c.Scalar("soft_cap"), this["squares"]);
                 break;
             case "rope":
                 Stream.Rope(this["x"], this["positions"], this["inv_freq"], (RopeKind)(int)c.Scalar("kind"), c.Scalar("scale"), this["y"]);
@@ -99,14 +99,14 @@ public sealed class OpRunner : IDisposable
                     X = this["x"], NormWeight = this["norm_weight"], Wq = _weights["wq"], Wk = _weights["wk"], Wv = _weights["wv"],
                     BiasQ = this["bias_q"], BiasK = this["bias_k"], BiasV = this["bias_v"], NormQ = this["norm_q"], NormK = this["norm_k"],
                     InvFreq = this["inv_freq"], Cache = _cache!, Batch = _batch!, Q = this["q"],
-                    NormEps = 1e-5f, QkNormEps = 1e-6f, RopeScale = c.Scalar("rope_scale"), RopeKind = (RopeKind)(int)c.Scalar("kind"),
+                    NormEps = 1e-5f, QkNormEps = 1e-6f, RopeScale = c.Scalar("rope_scale"), RopeKind = (RopeKind)(int)c.Scalar("kind"), Squares = this["squares"],
                 });
                 break;
             case "gated_linear":
                 Stream.GatedLinear(new GatedLinearArgs
                 {
                     X = this["x"], NormWeight = this["norm_weight"], Gate = _weights["gate"], Up = _weights["up"], BiasGate = this["bias_gate"], BiasUp = this["bias_up"],
-                    Y = this["y"], NormEps = 1e-5f, Activation = (Activation)(int)c.Scalar("activation"),
+                    Y = this["y"], NormEps = 1e-5f, Activation = (Activation)(int)c.Scalar("activation"), Squares = this["squares"],
                 });
                 break;
             case "copy_pages":

@@ -12,6 +12,10 @@ internal sealed class Transformer : IDisposable
 {
     private const int MaxGraphTokens = 256, MaxGraphs = 32;
 
+    // Steps of so few tokens on a GPU are bound by the weights: there each block of a kernel normalises the tokens for itself, and is spared a reading of
+    // them where the sums of their squares are there already. With more, a norm is a launch of its own.
+    private const int MaxSquaredTokens = 8;
+
     private readonly ModelConfig _config;
     private readonly ModelWeights _weights;
     private readonly ComputeStream _stream;
@@ -22,6 +26,7 @@ internal sealed class Transformer : IDisposable
     private readonly Tensor _attended;    // [T, H * Dv]
     private readonly Tensor _normed;      // [T, C]
     private readonly Tensor _gated;       // [T, F]
+    private readonly Tensor _squares;     // f32 [few, ceil(C / 16)]: of the residual stream, as its last addition left them
     private readonly Tensor _last;        // f32 [R, C]
     private readonly Tensor _lastNormed;  // [R, C]
     private readonly Tensor _logits;      // f32 [R, V]
@@ -50,6 +55,7 @@ internal sealed class Transformer : IDisposable
             _attended = stream.CreateTensor(type, maxTokens, (long)config.HeadCount * config.ValueHeadDim);
             _normed = stream.CreateTensor(type, maxTokens, config.HiddenSize);
             _gated = stream.CreateTensor(type, maxTokens, config.FeedForwardSize);
+            _squares = _capturesGraphs && type != DType.F32 ? stream.CreateTensor(DType.F32, Math.Min(maxTokens, MaxSquaredTokens), (config.HiddenSize + 15) / 16) : default;
             _last = stream.CreateTensor(DType.F32, maxRows, config.HiddenSize);
             _lastNormed = stream.CreateTensor(type, maxRows, config.HiddenSize);
             _logits = stream.CreateTensor(DType.F32, maxRows, config.VocabularySize);
@@ -113,7 +119,7 @@ internal sealed class Transformer : IDisposable
             graph?.Dispose();
         }
 
-        foreach (Tensor t in (Tensor[])[_ids, _rows, _hidden, _query, _attended, _normed, _gated, _last, _lastNormed, _logits, .. (_ropes ?? []).Select(r => r.Frequencies)])
+        foreach (Tensor t in (Tensor[])[_ids, _rows, _hidden, _query, _attended, _normed, _gated, _squares, _last, _lastNormed, _logits, .. (_ropes ?? []).Select(r => r.Frequencies)])
         {
             t.Buffer?.Dispose();
         }
@@ -198,6 +204,8 @@ internal sealed class Transformer : IDisposable
         Tensor query = _query.Rows(0, tokens).Reshape(tokens, c.HeadCount, c.HeadDim);
         Tensor attended = _attended.Rows(0, tokens);
         Tensor gated = _gated.Rows(0, tokens);
+        Tensor squares = _squares.IsAbsent || tokens > MaxSquaredTokens ? default : _squares.Rows(0, tokens);
+        bool squared = false;
 
         _stream.Embedding(_ids.Rows(0, tokens), _weights.Embedding, c.EmbeddingScale, hidden);
         for (int i = 0; i < _weights.Layers.Count; i++)
@@ -225,6 +233,7 @@ internal sealed class Transformer : IDisposable
                 QkNormEps = c.NormEpsilon,
                 RopeScale = rope < 0 ? 1f : _ropes[rope].Config.AttentionFactor,
                 RopeKind = c.RopeKind,
+                Squares = squared ? squares : default,
             });
             _stream.PagedAttention(new AttentionArgs
             {
@@ -238,7 +247,7 @@ internal sealed class Transformer : IDisposable
                 Window = window,
                 Causal = true,
             });
-            AddToResidual(attended, layer.AttentionOutput, layer.PostAttentionNorm, hidden, normed);
+            squared = AddToResidual(attended, layer.AttentionOutput, layer.PostAttentionNorm, hidden, normed, squares);
 
             _stream.GatedLinear(new GatedLinearArgs
             {
@@ -251,8 +260,9 @@ internal sealed class Transformer : IDisposable
                 Y = gated,
                 NormEps = c.NormEpsilon,
                 Activation = c.Activation,
+                Squares = squared ? squares : default,
             });
-            AddToResidual(gated, layer.Down, layer.PostFeedForwardNorm, hidden, normed);
+            squared = AddToResidual(gated, layer.Down, layer.PostFeedForwardNorm, hidden, normed, squares);
         }
 
         if (rows == 0)
@@ -267,17 +277,18 @@ internal sealed class Transformer : IDisposable
         return logits;
     }
 
-    // hidden += scale * (x w + b), or hidden += norm(x w + b) where the family norms behind its blocks.
-    private void AddToResidual(in Tensor x, in LinearWeights w, in Tensor norm, in Tensor hidden, in Tensor scratch)
+    // hidden += scale * (x w + b), or hidden += norm(x w + b) where the family norms behind its blocks. Whether the sums of its squares are there then.
+    private bool AddToResidual(in Tensor x, in LinearWeights w, in Tensor norm, in Tensor hidden, in Tensor scratch, in Tensor squares)
     {
         if (norm.IsAbsent)
         {
-            _stream.Linear(x, w.Weight, hidden, w.Bias, residual: hidden, scale: _config.ResidualScale);
-            return;
+            _stream.Linear(x, w.Weight, hidden, w.Bias, residual: hidden, scale: _config.ResidualScale, squares: squares);
+            return !squares.IsAbsent;
         }
 
         _stream.Linear(x, w.Weight, scratch, w.Bias, scale: _config.ResidualScale);
         _stream.RmsNormAdd(scratch, norm, _config.NormEpsilon, hidden, hidden);
+        return false;
     }
 
     // What a graph was captured for.

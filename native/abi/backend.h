@@ -118,6 +118,7 @@ struct linear_args {
   const weight* w;
   view bias, residual, y;
   float scale = 1, soft_cap = 0;  // scale is never 0
+  sl_route route = SL_ROUTE_ANY;
   view squares = {};              // of y, by 16 columns
 };
 struct gated_linear_args {
@@ -253,6 +254,8 @@ class device {
   virtual void counters(sl_counters& counters) const = 0;
   virtual std::vector<sl_kernel_counters> kernel_counters() const { return {}; }  // sizes unset
   virtual void reset_counters() = 0;
+  // Null on backends that have none. Changed before the first stream is made, and not after.
+  virtual sl_switch_points* switch_points() { return nullptr; }
 };
 
 // A backend is what its one entry function returns.

@@ -106,6 +106,38 @@ sl_status sl_device_reset_counters(sl_device* device) {
   return guard("sl_device_reset_counters", [&] { checked(device, "device").impl->reset_counters(); });
 }
 
+static sl_switch_points& switch_points_of(sl_device& d) {
+  sl_switch_points* points = d.impl->switch_points();
+  if (points == nullptr) fail(SL_ERR_UNSUPPORTED, "%s has no switch points: its kernels take any number of rows", entry_of(d.backend).name);
+  return *points;
+}
+
+sl_status sl_device_get_switch_points(sl_device* device, sl_switch_points* points) {
+  return guard("sl_device_get_switch_points", [&] {
+    const sl_switch_points given = checked_struct(static_cast<const sl_switch_points*>(points), "points");
+    sl_device& d = checked(device, "device");
+    std::lock_guard lock(d.setting);
+    sl_switch_points full = switch_points_of(d);
+    full.size = given.size;
+    std::memcpy(points, &full, full.size);
+  });
+}
+
+sl_status sl_device_set_switch_points(sl_device* device, const sl_switch_points* points) {
+  return guard("sl_device_set_switch_points", [&] {
+    const sl_switch_points given = checked_struct(points, "points");
+    for (int i = 0; i < SL_KEPT_KINDS; i++) {
+      if (given.few[i] < 0 || given.few[i] > 8) fail(SL_ERR_ARGUMENT, "points.few[%d] is %d, expected 0..8", i, given.few[i]);
+      if (given.narrow[i] < 0 || given.dense[i] < 0) fail(SL_ERR_ARGUMENT, "points.narrow[%d] is %d and points.dense[%d] is %d, expected 0 or more", i, given.narrow[i], i, given.dense[i]);
+    }
+    sl_device& d = checked(device, "device");
+    std::lock_guard lock(d.setting);
+    sl_switch_points& own = switch_points_of(d);
+    if (d.has_streams) fail(SL_ERR_STATE, "the device has had a stream: switch points are set before the first");
+    own = given;
+  });
+}
+
 sl_status sl_event_create(sl_device* device, sl_event** out) {
   return guard("sl_event_create", [&] {
     checked_pointer(out, "event") = nullptr;

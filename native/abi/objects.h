@@ -78,6 +78,8 @@ struct sl_device final : sl::object {
   std::unique_ptr<sl::device> impl;
   sl_backend backend = SL_BACKEND_REFERENCE;
   std::atomic<bool> lost{false};
+  std::mutex setting;     // of switch points, against the first stream
+  bool has_streams = false;
 };
 
 struct sl_stream final : sl::object {

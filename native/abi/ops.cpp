@@ -138,6 +138,8 @@ sl_status sl_linear(sl_stream* stream, const sl_linear_args* args) {
     require_soft_cap(g.soft_cap);
     a.scale = g.scale == 0.0f ? 1.0f : g.scale;
     a.soft_cap = g.soft_cap;
+    if (g.route < SL_ROUTE_ANY || g.route > SL_ROUTE_DENSE) fail(SL_ERR_ARGUMENT, "route is %d, expected 0 (any) .. 4 (dense)", g.route);
+    a.route = g.route;
     c.apart_or_same(a.y, "y", a.residual, "residual");
     a.squares = c.optional(g.squares, "squares", "[T,ceil(N/16)]", {rows, square_sums(n)}, f32);
     if (a.squares && a.y.dtype != SL_DTYPE_F32) fail(SL_ERR_DTYPE, "squares are of a y of F32, and y is %s", name_of(a.y.dtype));

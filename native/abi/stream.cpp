@@ -97,7 +97,11 @@ sl_status sl_stream_create(sl_device* device, void* native_stream, sl_stream** o
     checked_pointer(out, "stream") = nullptr;
     if (checked(device, "device").lost) fail(SL_ERR_DEVICE_LOST, "the device failed earlier and stays lost; open it anew");
     auto s = std::make_unique<sl_stream>(device);
-    s->impl = device->impl->create_stream(native_stream);
+    {
+      std::lock_guard lock(device->setting);
+      s->impl = device->impl->create_stream(native_stream);
+      device->has_streams = true;
+    }
     s->impl->owner = device->impl.get();
     *out = s.release();
   });

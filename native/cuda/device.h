@@ -31,6 +31,8 @@ class cuda_device final : public device {
   int multiprocessors() const { return multiprocessors_; }
   bool int8_activations() const { return options_.int8_activations != 0; }
   const sl_device_options& options() const { return options_; }
+  sl_switch_points* switch_points() override { return &points_; }
+  const sl_switch_points& points() const { return points_; }
   matrix_library* library() const;  // null where there is none; looked for at the first call
 
   mutable std::atomic<bool> lost{false};
@@ -39,6 +41,8 @@ class cuda_device final : public device {
  private:
   int ordinal_, multiprocessors_ = 1, capability_ = 0;
   sl_device_options options_;
+  // Guesses, for devices that have not been measured: what Marlin and its kind show on an A100 and an H100.
+  sl_switch_points points_ = {sizeof(sl_switch_points), {8, 8, 8, 8, 8}, {16, 16, 16, 16, 16}, {64, 513, 513, 513, 513}};
   CUcontext context_ = nullptr;
   char name_[128] = {};
   mutable std::once_flag library_looked_for_;

@@ -15,6 +15,7 @@ namespace sl {
 namespace SL_BACKEND_NS {
 
 cuda_weight::~cuda_weight() {
+  if (borrowed) return;
   quietly(device_, [&] {
     for (char* part : {data, high, scales, supers}) cudaFree(part);
   });

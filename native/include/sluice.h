@@ -190,6 +190,26 @@ typedef struct sl_kernel_counters {
   char name[64]; /* UTF-8 */
 } sl_kernel_counters;
 
+/* How a weight is kept on cuda and simt. */
+enum sl_kept_values {
+  SL_KEPT_DENSE = 0, /* 16 bits, row-major */
+  SL_KEPT_FOUR = 1,  /* bits a number: Q4_0, Q4_1, Q4_K, GPTQ4, AWQ4 */
+  SL_KEPT_FIVE = 2,  /* Q5_0, Q5_1, Q5_K */
+  SL_KEPT_SIX = 3,   /* Q6_K */
+  SL_KEPT_EIGHT = 4, /* Q8_0, INT8 */
+  SL_KEPT_KINDS = 5
+};
+
+/* Which kernels take a product x * w^T, by the rows of x and how w is kept (cuda, simt). The best numbers are a device's own: measure
+   them with sl_linear's route. A kernel that cannot take a shape leaves it to the next. */
+typedef struct sl_switch_points {
+  uint32_t size;
+  int32_t few[SL_KEPT_KINDS];    /* up to so many rows (8 at most): one launch that keeps all of x by the side */
+  int32_t narrow[SL_KEPT_KINDS]; /* above, up to so many: tiles of 16 rows of x */
+  int32_t dense[SL_KEPT_KINDS];  /* from so many on: quantised weights go to 16 bits first, dense ones to the vendor's library where it is;
+                                    0: never. Between: tiles of 64 rows */
+} sl_switch_points;
+
 /* How many devices the backend has here; 0 where it is not built or there is no driver (sl_last_error then tells which). */
 SL_API int32_t sl_device_count(sl_backend backend);
 
@@ -204,6 +224,11 @@ SL_API sl_status sl_device_get_info(sl_device* device, sl_device_info* info);
 /* Set counters->size first. Synchronise the streams whose work is to be counted first. Any thread. */
 SL_API sl_status sl_device_get_counters(sl_device* device, sl_counters* counters);
 SL_API sl_status sl_device_reset_counters(sl_device* device);
+
+/* The device's switch points; set points->size first. They may be changed until the device has its first stream: workspaces and
+   graphs depend on them. Any thread.   SL_ERR_ARGUMENT, SL_ERR_UNSUPPORTED (reference, cpu), SL_ERR_STATE (set, after a stream). */
+SL_API sl_status sl_device_get_switch_points(sl_device* device, sl_switch_points* points);
+SL_API sl_status sl_device_set_switch_points(sl_device* device, const sl_switch_points* points);
 
 /* The kernels that ran since the last reset, by index from 0 in the order of their names (simt; the other backends count
    none). Past the last one the name is empty. Set counters->size first. Any thread.   SL_ERR_ARGUMENT. */
@@ -438,6 +463,9 @@ SL_API sl_status sl_add_rms_norm(sl_stream* stream, const sl_tensor* x, const sl
 SL_API sl_status sl_rms_norm_add(sl_stream* stream, const sl_tensor* x, const sl_tensor* w, float eps,
                                  const sl_tensor* residual, const sl_tensor* y);
 
+typedef int32_t sl_route;
+enum sl_route_values { SL_ROUTE_ANY = 0, SL_ROUTE_FEW = 1, SL_ROUTE_NARROW = 2, SL_ROUTE_WIDE = 3, SL_ROUTE_DENSE = 4 };
+
 typedef struct sl_linear_args {
   uint32_t size;
   float scale;               /* 0: 1 */
@@ -447,7 +475,8 @@ typedef struct sl_linear_args {
   const sl_tensor* residual; /* [T,N] of y's type, or null; may be y */
   const sl_tensor* y;        /* [T,N]; may be F32 for any x; any type for an x of F32 */
   float soft_cap;            /* 0: none */
-  uint32_t reserved;
+  sl_route route;            /* cuda, simt: the kernels that are to take it, for measuring them; SL_ERR_UNSUPPORTED where they cannot.
+                                0: by the device's switch points. The others have one way */
   const sl_tensor* squares;  /* out F32 [T,ceil(N/16)], or null; with it y is F32 */
 } sl_linear_args;
 

@@ -206,6 +206,14 @@ __device__ __forceinline__ float2 read_scale(const held_row<W>& h, const weight_
   }
 }
 
+// What a pair of integers stands for, rounded to E once.
+template <typename E, bool Biased>
+__device__ __forceinline__ uint32_t scaled_pair(uint32_t bits, float2 g) {
+  E v[2];
+  memcpy(v, &bits, 4);
+  return pairs<E>::pack(Biased ? to_float(v[0]) * g.x + g.y : to_float(v[0]) * g.x, Biased ? to_float(v[1]) * g.x + g.y : to_float(v[1]) * g.x);
+}
+
 // A byte as a float, without the slower conversion.
 __device__ __forceinline__ float unsigned_byte(uint32_t word, int i) { return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7650 + i)) - 8388608.0f; }
 

@@ -3,7 +3,8 @@
 //   up to 8 rows, products of 16 bits   one launch: few_qkv (qkv_products.cuh)
 //   more rows                           the norm (or x in the products' type), then tile_qkv: a launch, or one for each operand
 //   else                                a launch each for norm, products and heads: products of f32 or of different types, heads whose dims do not
-//                                       go by eight, wide heads that want to be whole, and QK-norm over whole rows, whose sums cross blocks
+//                                       go by eight, wide heads that want to be whole, and QK-norm over whole rows, whose sums cross blocks; and
+//                                       rows so many that quantised weights go to 16 bits first (linear.cu)
 #include "fused_qkv.cuh"
 
 #include "ops.h"
@@ -51,9 +52,12 @@ path path_of(const device& d, const fused_qkv_args& a) {
   const bool few = few_take(T, C) && few_shared_bytes<half, operand::dense>(int(T), int(C)) + size_t(T) * size_t(whole) * 4 <= most_shared_bytes;
   if (few && takes_bytes(d, as_cuda(a.wq)) && takes_bytes(d, as_cuda(a.wk)) && takes_bytes(d, as_cuda(a.wv))) return path::bytes;
   if (type == SL_DTYPE_F32) return path::chain;
-  if (few) return path::few;
+  if (few && few_wanted(d, as_cuda(a.wq), T)) return path::few;
+  bool by_dense = false;
+  for (const weight* w : {a.wq, a.wk, a.wv}) by_dense = by_dense || (may_dequantise(as_cuda(w)) && dense_wanted(d, as_cuda(w), T));
+  if (by_dense) return path::chain;
   const bool normal = !a.norm_weight || ((a.x.dtype == SL_DTYPE_F32 || a.x.dtype == type) && C % 8 == 0);
-  return normal && (whole + 15) / 16 * 16 <= tile_size_of(T).bn ? path::tiles : path::chain;
+  return normal && (whole + 15) / 16 * 16 <= tile_size_of(narrow_wanted(d, as_cuda(a.wq), T)).bn ? path::tiles : path::chain;
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 //   up to 8 rows of x, products of 16 bits   one launch: few_gated
 //   more                                     the norm (or x in the products' type), then tile_gated
 //   else                                     a launch each for norm, both products and the activation: products of f32, gate and up of
-//                                            different widths, and dense weights by the library
+//                                            different widths, and rows so many that dense products are faster (linear.cu)
 #include "gated_linear.h"
 
 #include "linear.cuh"
@@ -27,10 +27,10 @@ path path_of(const device& d, const gated_linear_args& a) {
   const sl_dtype type = type_of(a);
   if (takes_bytes(d, gate) && takes_bytes(d, up) && alike(gate, up) && few_take(T, gate.cols)) return path::bytes;
   if (type == SL_DTYPE_F32 || products_of(up, a.y.dtype) != type || !alike(gate, up)) return path::chain;
-  if (few_take(T, gate.cols)) return path::few;
-  const bool by_library = !gate.quantised() && T >= 64 && library_of(d);
+  if (few_wanted(d, gate, T) && few_take(T, gate.cols)) return path::few;
+  const bool by_dense = dense_wanted(d, gate, T) && (gate.quantised() ? may_dequantise(gate) : library_of(d) != nullptr);
   const bool normal = !a.norm_weight || ((a.x.dtype == SL_DTYPE_F32 || a.x.dtype == type) && gate.cols % 8 == 0);
-  return by_library || !normal ? path::chain : path::tiles;
+  return by_dense || !normal ? path::chain : path::tiles;
 }
 
 // The chain's x: normalised, or in y's type.
@@ -47,7 +47,7 @@ uint64_t gated_linear_workspace(const device& d, const gated_linear_args& a) {
   switch (path_of(d, a)) {
     case path::few:
     case path::bytes: return 0;
-    case path::tiles: return tile_rows_bytes(a.x, a.norm_weight, type_of(a)) + tiles_workspace(T, 2 * F, K, d);
+    case path::tiles: return tile_rows_bytes(a.x, a.norm_weight, type_of(a)) + tiles_workspace(T, 2 * F, K, d, narrow_wanted(d, as_cuda(a.gate), T));
     default: break;
   }
   const uint64_t copy = padded(uint64_t(T) * uint64_t((K + 7) / 8 * 8) * size_of(a.y.dtype)), up = padded(uint64_t(T) * uint64_t(F) * size_of(a.y.dtype));

@@ -80,7 +80,8 @@ void start_few_gated(stream& s, const gated_linear_args& a) {
 template <typename E>
 void start_tile_gated(stream& s, const gated_linear_args& a, const view& x, char* workspace) {
   const cuda_weight &gate = as_cuda(a.gate), &up = as_cuda(a.up);
-  const tile_plan plan = plan_tiles(x.shape[0], 2 * gate.rows, gate.cols, *s.owner);
+  const bool narrow = narrow_wanted(*s.owner, gate, x.shape[0]);
+  const tile_plan plan = plan_tiles(x.shape[0], 2 * gate.rows, gate.cols, *s.owner, narrow);
   for_operand(operand_of(gate), [&](auto which) {
     constexpr operand W = decltype(which)::value;
     const auto start = [&](auto tile) {
@@ -88,7 +89,7 @@ void start_tile_gated(stream& s, const gated_linear_args& a, const view& x, char
       launch_early(native(s), KERNEL(tile_gated_kernel<Tile, E, W>), unsigned(plan.blocks), Tile::threads, Tile::shared_bytes, output_of(a), view_of(gate),
              view_of(up), tile_input_of(x), plan, reinterpret_cast<float*>(workspace), static_cast<cuda_stream&>(s).arrivals());
     };
-    if (x.shape[0] <= 16) start(narrow_tile<E, W>());
+    if (narrow) start(narrow_tile<E, W>());
     else start(wide_tile<E, W>());
   });
 }

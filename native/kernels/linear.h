@@ -14,9 +14,11 @@ void gemv(stream&, const linear_args&, const cuda_weight&);
 void few_linear_f16(stream&, const linear_args&, const cuda_weight&);  // up to 8 rows of x
 void few_linear_bf16(stream&, const linear_args&, const cuda_weight&);
 void few_linear_bytes(stream&, const linear_args&, const cuda_weight&);  // x rounded to bytes: integer products
-void tile_linear_f16(stream&, const linear_args&, const cuda_weight&, char* workspace);  // more; x as tiles take it
-void tile_linear_bf16(stream&, const linear_args&, const cuda_weight&, char* workspace);
-uint64_t tile_linear_workspace(const device&, int64_t T, const cuda_weight&);
+void tile_linear_f16(stream&, const linear_args&, const cuda_weight&, bool narrow, char* workspace);  // more; x as tiles take it
+void tile_linear_bf16(stream&, const linear_args&, const cuda_weight&, bool narrow, char* workspace);
+
+// Rows first_row .. of a quantised weight, in a 16-bit type, row-major. first_row is a multiple of eight.
+void dequantise(stream&, const cuda_weight&, int64_t first_row, int64_t rows, sl_dtype type, char* to);
 
 // Any weight and activation in f32, in tiles. `split` blocks share a tile's columns of K; their sums meet in the workspace, and are
 // added in their order.

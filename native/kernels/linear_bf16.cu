@@ -5,7 +5,7 @@ namespace sl {
 namespace SL_BACKEND_NS {
 
 void few_linear_bf16(stream& s, const linear_args& a, const cuda_weight& w) { start_few_linear<__nv_bfloat16>(s, a, w); }
-void tile_linear_bf16(stream& s, const linear_args& a, const cuda_weight& w, char* workspace) { start_tile_linear<__nv_bfloat16>(s, a, w, workspace); }
+void tile_linear_bf16(stream& s, const linear_args& a, const cuda_weight& w, bool narrow, char* workspace) { start_tile_linear<__nv_bfloat16>(s, a, w, narrow, workspace); }
 
 }  // namespace SL_BACKEND_NS
 }  // namespace sl

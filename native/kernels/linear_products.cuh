@@ -72,8 +72,8 @@ void start_few_linear(stream& s, const linear_args& a, const cuda_weight& w) {
 }
 
 template <typename E>
-void start_tile_linear(stream& s, const linear_args& a, const cuda_weight& w, char* workspace) {
-  const tile_plan plan = plan_tiles(a.x.shape[0], w.rows, w.cols, *s.owner);
+void start_tile_linear(stream& s, const linear_args& a, const cuda_weight& w, bool narrow, char* workspace) {
+  const tile_plan plan = plan_tiles(a.x.shape[0], w.rows, w.cols, *s.owner, narrow);
   for_operand(operand_of(w), [&](auto which) {
     constexpr operand W = decltype(which)::value;
     const auto start = [&](auto tile) {
@@ -81,7 +81,7 @@ void start_tile_linear(stream& s, const linear_args& a, const cuda_weight& w, ch
       launch_early(native(s), KERNEL(tile_linear_kernel<Tile, E, W>), unsigned(plan.blocks), Tile::threads, Tile::shared_bytes, epilogue_of(a), view_of(w),
              tile_input_of(a.x), plan, reinterpret_cast<float*>(workspace), static_cast<cuda_stream&>(s).arrivals());
     };
-    if (a.x.shape[0] <= 16) start(narrow_tile<E, W>());
+    if (narrow) start(narrow_tile<E, W>());
     else start(wide_tile<E, W>());
   });
 }

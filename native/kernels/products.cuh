@@ -20,6 +20,23 @@ inline operand operand_of(const cuda_weight& w) {
   }
 }
 
+inline int kept_of(const cuda_weight& w) {
+  static_assert(int(operand::four) == SL_KEPT_FOUR && int(operand::eight) == SL_KEPT_EIGHT, "as the header has them");
+  return int(operand_of(w));
+}
+inline const sl_switch_points& points_of(const device& d) { return static_cast<const cuda_device&>(d).points(); }
+
+// The device's choice for T rows of x.
+inline bool few_wanted(const device& d, const cuda_weight& w, int64_t T) { return T <= points_of(d).few[kept_of(w)]; }
+inline bool narrow_wanted(const device& d, const cuda_weight& w, int64_t T) { return T <= points_of(d).narrow[kept_of(w)]; }
+inline bool dense_wanted(const device& d, const cuda_weight& w, int64_t T) {
+  const int from = points_of(d).dense[kept_of(w)];
+  return from > 0 && T >= from;
+}
+
+// Quantised weights that may go to 16 bits first.
+inline bool may_dequantise(const cuda_weight& w) { return w.quantised() && w.cols % 8 == 0; }
+
 // Calls f with the operand as a constant.
 template <typename F>
 void for_operand(operand w, F f) {
@@ -92,15 +109,15 @@ template <typename E, operand W> using narrow_tile = weight_tile<E, W, 2, 1, 4>;
 template <typename E, operand W> using wide_tile = weight_tile<E, W, 8, 2, 3>;
 // `resident` blocks run side by side on a multiprocessor: cuda_stream::most_sharing_blocks at most.
 struct tile_size { int bm, bn, resident; };
-inline tile_size tile_size_of(int64_t T) { return T <= 16 ? tile_size{16, 128, 2} : tile_size{64, 256, 1}; }
+constexpr tile_size tile_size_of(bool narrow) { return narrow ? tile_size{16, 128, 2} : tile_size{64, 256, 1}; }
 
-inline tile_plan plan_tiles(int64_t T, int64_t columns, int64_t K, const device& d) {
-  const tile_size size = tile_size_of(T);
+inline tile_plan plan_tiles(int64_t T, int64_t columns, int64_t K, const device& d, bool narrow) {
+  const tile_size size = tile_size_of(narrow);
   return plan_tiles(T, columns, K, size.bm, size.bn, size.resident * multiprocessors(d));
 }
-inline uint64_t tiles_workspace(int64_t T, int64_t columns, int64_t K, const device& d) {
-  const tile_size size = tile_size_of(T);
-  return partial_bytes(plan_tiles(T, columns, K, d), size.bm, size.bn);
+inline uint64_t tiles_workspace(int64_t T, int64_t columns, int64_t K, const device& d, bool narrow) {
+  const tile_size size = tile_size_of(narrow);
+  return partial_bytes(plan_tiles(T, columns, K, d, narrow), size.bm, size.bn);
 }
 
 }  // namespace SL_BACKEND_NS

@@ -220,12 +220,13 @@ inline qkv_parts tiles_of(const fused_qkv_args& a, operand kind, int bn, int& ti
 template <typename E>
 void start_tile_qkv(stream& s, const fused_qkv_args& a, const view& x, char* workspace) {
   const int64_t T = x.shape[0];
-  const tile_size size = tile_size_of(T);
+  const bool narrow = narrow_wanted(*s.owner, as_cuda(a.wq), T);
+  const tile_size size = tile_size_of(narrow);
   for (operand kind : {operand::dense, operand::four, operand::five, operand::six, operand::eight}) {
     int tiles;
     const qkv_parts some = tiles_of(a, kind, size.bn, tiles);
     if (tiles == 0) continue;
-    const tile_plan cut = plan_tiles(T, int64_t(tiles) * size.bn, x.shape[1], *s.owner);
+    const tile_plan cut = plan_tiles(T, int64_t(tiles) * size.bn, x.shape[1], *s.owner, narrow);
     for_operand(kind, [&](auto which) {
       constexpr operand W = decltype(which)::value;
       const auto start = [&](auto tile) {
@@ -233,7 +234,7 @@ void start_tile_qkv(stream& s, const fused_qkv_args& a, const view& x, char* wor
         launch_early(native(s), KERNEL(tile_qkv_kernel<Tile, E, W>), unsigned(cut.blocks), Tile::threads, Tile::shared_bytes, some, tile_input_of(x), cut, turning(a),
                plan_of(*a.batch), shape_of(a.cache), a.qk_norm_eps, reinterpret_cast<float*>(workspace), static_cast<cuda_stream&>(s).arrivals());
       };
-      if (T <= 16) start(narrow_tile<E, W>());
+      if (narrow) start(narrow_tile<E, W>());
       else start(wide_tile<E, W>());
     });
   }

@@ -105,21 +105,14 @@ struct weight_tile {
             make_pairs<E, W>(high, h.row[t][1], j, p, wb.center);
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-              a[t][p][2 * e] = scales_sums ? low[e] : scaled(low[e], of_low);
-              a[t][p][2 * e + 1] = scales_sums ? high[e] : scaled(high[e], of_high);
+              a[t][p][2 * e] = scales_sums ? low[e] : scaled_pair<E, may_bias>(low[e], of_low);
+              a[t][p][2 * e + 1] = scales_sums ? high[e] : scaled_pair<E, may_bias>(high[e], of_high);
             }
           }
         if (scales_sums) scaled_products(a, xs, 32 * j, lane, scales, biased);
         else products(a, xs, 32 * j, lane);
       }
     }
-  }
-
-  // What a pair stands for, rounded to E once.
-  static __device__ __forceinline__ uint32_t scaled(uint32_t bits, float2 g) {
-    E v[2];
-    memcpy(v, &bits, 4);
-    return pairs<E>::pack(may_bias ? to_float(v[0]) * g.x + g.y : to_float(v[0]) * g.x, may_bias ? to_float(v[1]) * g.x + g.y : to_float(v[1]) * g.x);
   }
 
   __device__ __forceinline__ void products(const uint32_t (&a)[RT][2][4], smem<char> xs, int k, int lane) {

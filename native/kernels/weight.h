@@ -26,7 +26,7 @@ class cuda_device;
 
 class cuda_weight final : public weight {
  public:
-  explicit cuda_weight(cuda_device& d) : device_(d) {}
+  explicit cuda_weight(const cuda_device& d) : device_(d) {}
   ~cuda_weight() override;
   uint64_t bytes() const override { return data_bytes + high_bytes + scale_bytes + super_bytes; }
   bool quantised() const { return storage >= sl::SL_BACKEND_NS::storage::four; }
@@ -44,8 +44,10 @@ class cuda_weight final : public weight {
   template <typename T>
   const T* values() const { return reinterpret_cast<const T*>(data); }
 
+  bool borrowed = false;  // data is a stream's, for one op
+
  private:
-  cuda_device& device_;
+  const cuda_device& device_;
 };
 
 // Bytes of a group's scale (and bias).

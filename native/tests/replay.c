@@ -232,7 +232,7 @@ static sl_status execute(run* r) {
   if (strcmp(op, "rms_norm_add") == 0)
     return sl_rms_norm_add(s, tensor(r, "x"), tensor(r, "w"), (float)scalar(r, "eps"), tensor(r, "residual"), tensor(r, "y"));
   if (strcmp(op, "linear") == 0) {
-    sl_linear_args a = {.size = sizeof a, .scale = (float)scalar(r, "scale"), .soft_cap = (float)scalar(r, "soft_cap"), .x = tensor(r, "x"), .weight = weight(r, "w"), .bias = tensor(r, "bias"), .residual = tensor(r, "residual"), .y = tensor(r, "y"), .squares = tensor(r, "squares")};
+    sl_linear_args a = {.size = sizeof a, .scale = (float)scalar(r, "scale"), .soft_cap = (float)scalar(r, "soft_cap"), .x = tensor(r, "x"), .weight = weight(r, "w"), .bias = tensor(r, "bias"), .residual = tensor(r, "residual"), .y = tensor(r, "y"), .squares = tensor(r, "squares"), .route = (sl_route)scalar(r, "route")};
     return sl_linear(s, &a);
   }
   if (strcmp(op, "rope") == 0) {

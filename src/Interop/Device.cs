@@ -44,6 +44,22 @@ public readonly record struct Counters(
 /// <summary>What one kernel has moved since the last reset (simt).</summary>
 public readonly record struct KernelCounters(string Kernel, Counters Counters);
 
+/// <summary>
+/// Which kernels of cuda and simt take a product, by the rows of x: see sl_switch_points in sluice.h. A number for each way that a weight is kept
+/// (<see cref="Kept"/>).
+/// </summary>
+public sealed record SwitchPoints
+{
+    /// <summary>Up to so many rows, 8 at most: one launch that keeps all of x by the side.</summary>
+    public required int[] Few { get; init; }
+
+    /// <summary>Above, up to so many: tiles of 16 rows.</summary>
+    public required int[] Narrow { get; init; }
+
+    /// <summary>From so many on quantised weights go to 16 bits first, and dense ones to the vendor's library; 0: never.</summary>
+    public required int[] Dense { get; init; }
+}
+
 /// <summary>Live native objects of this process, by kind.</summary>
 public readonly record struct HandleCounts(
     long Devices, long Streams, long Buffers, long Weights, long KvCaches, long Batches, long Graphs, long Events);
@@ -87,6 +103,45 @@ public sealed unsafe class Device : NativeHandle
                 info.compute_capability,
                 info.memory_total,
                 info.memory_free);
+        }
+    }
+
+    /// <summary>Where products change their kernels. Set before the first stream is made: workspaces and graphs depend on it.</summary>
+    /// <exception cref="SluiceException">A backend that has none; a number out of its range; set after a stream was made.</exception>
+    /// <exception cref="ArgumentException">Not as many numbers as there are ways to keep a weight.</exception>
+    public SwitchPoints SwitchPoints
+    {
+        get
+        {
+            using Lease lease = default;
+            sl_switch_points p = default;
+            p.size = (uint)sizeof(sl_switch_points);
+            SluiceException.ThrowIfFailed(NativeMethods.sl_device_get_switch_points((sl_device*)lease.Hold(this), &p));
+            return new SwitchPoints
+            {
+                Few = new ReadOnlySpan<int>(p.few, (int)Kept.Kinds).ToArray(), Narrow = new ReadOnlySpan<int>(p.narrow, (int)Kept.Kinds).ToArray(), Dense = new ReadOnlySpan<int>(p.dense, (int)Kept.Kinds).ToArray(),
+            };
+        }
+
+        set
+        {
+            using Lease lease = default;
+            sl_switch_points p = default;
+            p.size = (uint)sizeof(sl_switch_points);
+            Fill(value.Few, new Span<int>(p.few, (int)Kept.Kinds), nameof(value.Few));
+            Fill(value.Narrow, new Span<int>(p.narrow, (int)Kept.Kinds), nameof(value.Narrow));
+            Fill(value.Dense, new Span<int>(p.dense, (int)Kept.Kinds), nameof(value.Dense));
+            SluiceException.ThrowIfFailed(NativeMethods.sl_device_set_switch_points((sl_device*)lease.Hold(this), &p));
+
+            static void Fill(int[] from, Span<int> to, string name)
+            {
+                if (from.Length != to.Length)
+                {
+                    throw new ArgumentException($"{name} has {from.Length} numbers, and weights are kept in {to.Length} ways");
+                }
+
+                from.CopyTo(to);
+            }
         }
     }
 

@@ -81,6 +81,23 @@ public enum Isa
     AVX512 = 3,
 }
 
+/// <summary>How a weight is kept on cuda and simt.</summary>
+public enum Kept
+{
+    /// <summary>16 bits, row-major</summary>
+    Dense = 0,
+    /// <summary>bits a number: Q4_0, Q4_1, Q4_K, GPTQ4, AWQ4</summary>
+    Four = 1,
+    /// <summary>Q5_0, Q5_1, Q5_K</summary>
+    Five = 2,
+    /// <summary>Q6_K</summary>
+    Six = 3,
+    /// <summary>Q8_0, INT8</summary>
+    Eight = 4,
+    /// <summary>C: SL_KEPT_KINDS.</summary>
+    Kinds = 5,
+}
+
 /// <summary>C: sl_memory.</summary>
 public enum MemoryKind
 {
@@ -123,6 +140,21 @@ public enum WeightEncoding
     INT8 = 13,
     /// <summary>as GPTQ4, the zeros stored as they are (checkpoint_format "gptq_v2")</summary>
     GPTQ4V2 = 14,
+}
+
+/// <summary>C: sl_route.</summary>
+public enum Route
+{
+    /// <summary>C: SL_ROUTE_ANY.</summary>
+    Any = 0,
+    /// <summary>C: SL_ROUTE_FEW.</summary>
+    Few = 1,
+    /// <summary>C: SL_ROUTE_NARROW.</summary>
+    Narrow = 2,
+    /// <summary>C: SL_ROUTE_WIDE.</summary>
+    Wide = 3,
+    /// <summary>C: SL_ROUTE_DENSE.</summary>
+    Dense = 4,
 }
 
 /// <summary>C: sl_activation.</summary>
@@ -250,6 +282,17 @@ internal unsafe struct sl_kernel_counters
     public fixed byte name[64];
 }
 
+/// <summary>Which kernels take a product x * w^T, by the rows of x and how w is kept (cuda, simt). The best numbers are a device's own: measure
+/// them with sl_linear's route. A kernel that cannot take a shape leaves it to the next.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal unsafe struct sl_switch_points
+{
+    public uint size;
+    public fixed int few[5];
+    public fixed int narrow[5];
+    public fixed int dense[5];
+}
+
 /// <summary>A view of a buffer (bounds are checked at each use), or of imported memory (buffer null; pointer is memory of the
 /// stream's device: a CUdeviceptr for cuda, an address for the others). The last dimension's stride is 1. Strides of
 /// dimensions of extent 1 are not looked at.</summary>
@@ -358,7 +401,7 @@ internal unsafe struct sl_linear_args
     public sl_tensor* residual;
     public sl_tensor* y;
     public float soft_cap;
-    public uint reserved;
+    public Route route;
     public sl_tensor* squares;
 }
 
@@ -526,6 +569,14 @@ internal static unsafe partial class NativeMethods
 
     [LibraryImport(Library)]
     internal static partial Status sl_device_reset_counters(sl_device* device);
+
+    /// <summary>The device's switch points; set points-&gt;size first. They may be changed until the device has its first stream: workspaces and
+    /// graphs depend on them. Any thread.   SL_ERR_ARGUMENT, SL_ERR_UNSUPPORTED (reference, cpu), SL_ERR_STATE (set, after a stream).</summary>
+    [LibraryImport(Library)]
+    internal static partial Status sl_device_get_switch_points(sl_device* device, sl_switch_points* points);
+
+    [LibraryImport(Library)]
+    internal static partial Status sl_device_set_switch_points(sl_device* device, sl_switch_points* points);
 
     /// <summary>The kernels that ran since the last reset, by index from 0 in the order of their names (simt; the other backends count
     /// none). Past the last one the name is empty. Set counters-&gt;size first. Any thread.   SL_ERR_ARGUMENT.</summary>
@@ -783,6 +834,8 @@ internal static unsafe partial class NativeMethods
         "sl_device_get_info",
         "sl_device_get_counters",
         "sl_device_reset_counters",
+        "sl_device_get_switch_points",
+        "sl_device_set_switch_points",
         "sl_device_get_kernel_counters",
         "sl_stream_create",
         "sl_stream_release",
@@ -925,6 +978,17 @@ internal static unsafe partial class NativeMethods
         }
 
         {
+            sl_switch_points s = default;
+            byte* at = (byte*)&s;
+            text.Append("sl_switch_points ").Append(sizeof(sl_switch_points));
+            text.Append(" size:").Append((byte*)&s.size - at);
+            text.Append(" few:").Append((byte*)s.few - at);
+            text.Append(" narrow:").Append((byte*)s.narrow - at);
+            text.Append(" dense:").Append((byte*)s.dense - at);
+            text.Append('\n');
+        }
+
+        {
             sl_tensor s = default;
             byte* at = (byte*)&s;
             text.Append("sl_tensor ").Append(sizeof(sl_tensor));
@@ -1041,7 +1105,7 @@ internal static unsafe partial class NativeMethods
             text.Append(" residual:").Append((byte*)&s.residual - at);
             text.Append(" y:").Append((byte*)&s.y - at);
             text.Append(" soft_cap:").Append((byte*)&s.soft_cap - at);
-            text.Append(" reserved:").Append((byte*)&s.reserved - at);
+            text.Append(" route:").Append((byte*)&s.route - at);
             text.Append(" squares:").Append((byte*)&s.squares - at);
             text.Append('\n');
         }

@@ -250,8 +250,9 @@ public sealed unsafe partial class ComputeStream
     /// <param name="scale">0: 1.</param>
     /// <param name="softCap">0: none.</param>
     /// <param name="squares">Out: f32 [T,ceil(N/16)], sums of y's squares for the norm that comes next; or absent.</param>
+    /// <param name="route">Which kernels are to take it (cuda, simt), for measuring them.</param>
     public void Linear(
-        in Tensor x, Weight weight, in Tensor y, in Tensor bias = default, in Tensor residual = default, float scale = 0, float softCap = 0, in Tensor squares = default)
+        in Tensor x, Weight weight, in Tensor y, in Tensor bias = default, in Tensor residual = default, float scale = 0, float softCap = 0, in Tensor squares = default, Route route = Route.Any)
     {
         using Lease lease = default;
         sl_tensor a = lease.Hold(x), o = lease.Hold(y), b = lease.Hold(bias), r = lease.Hold(residual), q = lease.Hold(squares);
@@ -259,6 +260,7 @@ public sealed unsafe partial class ComputeStream
         args.size = (uint)sizeof(sl_linear_args);
         args.scale = scale;
         args.soft_cap = softCap;
+        args.route = route;
         args.x = &a;
         args.weight = (sl_weight*)lease.Hold(weight);
         args.bias = Optional(&b);

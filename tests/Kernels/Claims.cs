@@ -97,6 +97,7 @@ public static class Claims
         new("linear", "tensor cores, tiles of 16 or 64 rows: w once a tile of rows, x once a tile of columns, shared tiles' sums there and back")
         {
             When = c => new LinearRoute(c).TensorCores, Mma = _ => true, Launches = c => new LinearRoute(c).Launches, SectorUse = 0.95, Moved = r => 1.01 * new LinearRoute(r.Case).Moved((long)(1.06 * r.WeightBytes["w"])),
+            Conflicts = c => new LinearRoute(c).Kernel == "dense" && LinearRoute.FewTake(Rows(c), c.Inputs["x"].Shape[1]) ? SumConflicts(c) : 0,
         },
         new("linear", "products of f32, few rows: w once for 4 rows of x, x once a block; else tiles of 64: w once a tile of rows, x once a tile of columns")
         {

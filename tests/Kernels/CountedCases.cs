@@ -38,6 +38,11 @@ public static class CountedCases
             yield return Linear(encoding, 0, 64, 256, 512);
         }
 
+        OpCase dense = Linear(WeightEncoding.Q4_0, 0, 64, 256, 512);
+        dense = dense with { Name = dense.Name + " dense" };
+        dense.Scalars["route"] = (int)Route.Dense;
+        yield return dense;
+
         static OpCase Linear(WeightEncoding encoding, int group, int m, int n, int k)
         {
             DType dtype = encoding == WeightEncoding.BF16 ? DType.BF16 : DType.F16;

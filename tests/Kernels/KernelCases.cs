@@ -27,7 +27,7 @@ public static class KernelCases
 
     private static IEnumerable<OpCase> Everything() =>
     [
-        .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. Squares(), .. ManyRows(), .. LargeTiles(), .. GroupedWeights(), .. GatedLinears(), .. Embeddings(), .. Pointwise(),
+        .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. Squares(), .. Routes(), .. ManyRows(), .. LargeTiles(), .. GroupedWeights(), .. GatedLinears(), .. Embeddings(), .. Pointwise(),
         .. AttentionCases.Appends(), .. AttentionCases.Copies(), .. AttentionCases.Attentions(), .. AttentionCases.Tiles(), .. AttentionCases.Cascades(),
         .. AttentionCases.CappedWindows(),
         .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.EightBitQkvs(), .. AttentionCases.WholeRowNorms(), .. AttentionCases.QkvShapes(),
@@ -161,6 +161,43 @@ public static class KernelCases
 
         yield return WithSquares(Gated("squares of odd columns", DType.F32, DType.F16, WeightEncoding.F16, WeightEncoding.F16, 0, 4, 37, 77, norm: true, bias: false, activation: 0));
         yield return WithSquares(Gated("squares of a long row", DType.F32, DType.BF16, WeightEncoding.Q4_0, WeightEncoding.Q4_0, 0, 2, 24, 8256, norm: true, bias: false, activation: 0));
+    }
+
+    // Kernels that another number of rows would have got: every storage, and panels of a weight that goes to 16 bits.
+    private static IEnumerable<OpCase> Routes()
+    {
+        int turn = 0;
+        foreach ((WeightEncoding encoding, int group) in new[]
+        {
+            (WeightEncoding.F16, 0), (WeightEncoding.BF16, 0), (WeightEncoding.Q4_0, 0), (WeightEncoding.Q4_1, 0), (WeightEncoding.Q4K, 0), (WeightEncoding.Q5_1, 0), (WeightEncoding.Q5K, 0),
+            (WeightEncoding.Q6K, 0), (WeightEncoding.Q8_0, 0), (WeightEncoding.GPTQ4, 128), (WeightEncoding.AWQ4, 64), (WeightEncoding.INT8, 32),
+        })
+        {
+            foreach ((Route route, int m) in new[] { (Route.Few, 5), (Route.Narrow, 37), (Route.Wide, 3), (Route.Dense, 20), (Route.Dense, 2) })
+            {
+                if (route == Route.Dense && encoding is WeightEncoding.F16 or WeightEncoding.BF16)
+                {
+                    continue; // the library's, where it is
+                }
+
+                OpCase c = Linear($"route {route} {Short(turn)} {encoding}{(group > 0 ? $" g{group}" : "")} {m}x136x512", Short(turn), encoding, group, m, 136, 512, bias: turn % 2 == 0, residual: turn % 3 == 0, DType.F32);
+                c.Scalars["route"] = (int)route;
+                c.Outputs["squares"] = (DType.F32, [m, 9]);
+                turn++;
+                yield return c;
+            }
+        }
+
+        foreach (WeightEncoding encoding in new[] { WeightEncoding.Q4_0, WeightEncoding.Q6K })
+        {
+            OpCase panels = Linear($"route {Route.Dense} panels {encoding}", DType.F32, encoding, 0, 17, 1040, 1024, bias: true, residual: true, DType.F32);
+            panels = panels with { Inputs = new(panels.Inputs) { ["x"] = new CaseData("panels").Tensor(DType.F16, 17, 1024) } };
+            panels.Scalars["route"] = (int)Route.Dense;
+            panels.Outputs["squares"] = (DType.F32, [17, 65]);
+            yield return panels;
+        }
+
+        static DType Short(int turn) => turn % 2 == 0 ? DType.F16 : DType.BF16;
     }
 
     /// <summary>With the sums of x's squares, as the op before would have left them.</summary>

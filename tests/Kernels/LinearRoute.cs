@@ -8,12 +8,13 @@ namespace Sluice.Kernels;
 /// </summary>
 public sealed class LinearRoute
 {
-    private const int Multiprocessors = 4;
+    private const int Multiprocessors = 4, MostTiled = 512;
+    private const long PanelBytes = 512 << 10;
 
     private readonly double _weightReads = 1, _rest;
 
     public LinearRoute(OpCase c)
-        : this(c.Inputs["x"], c.Inputs["x"].DType, c.Weights["w"], c.Weights["w"].Rows, c.Outputs["y"].DType, 0)
+        : this(c.Inputs["x"], c.Inputs["x"].DType, c.Weights["w"], c.Weights["w"].Rows, c.Outputs["y"].DType, 0, route: (Route)(int)c.Scalar("route"))
     {
         HostTensor x = c.Inputs["x"];
         // The epilogue: bias and residual beside y.
@@ -28,7 +29,8 @@ public sealed class LinearRoute
     /// <param name="y">The result's type.</param>
     /// <param name="normBytes">Of the norm's weight, where few rows are normalised on their way.</param>
     /// <param name="squared">The sums of x's squares are there: each of a block's warps reads them.</param>
-    public LinearRoute(HostTensor x, DType rounded, HostWeight w, long columns, DType y, long normBytes, bool squared = false)
+    /// <param name="route">The kernels that are asked for; else as a device that was not measured chooses.</param>
+    public LinearRoute(HostTensor x, DType rounded, HostWeight w, long columns, DType y, long normBytes, bool squared = false, Route route = Route.Any)
     {
         long m = x.Shape[0], k = w.Cols, xBytes = x.DType.Size();
         Products = ProductsOf(w, rounded);
@@ -60,7 +62,25 @@ public sealed class LinearRoute
 
         TensorCores = true;
         bool dense = Operand == "dense", biased = Biased(w);
-        if (FewTake(m, k))
+        if (route == Route.Dense || (route == Route.Any && !dense && m > MostTiled && k % 8 == 0))
+        {
+            // Panels of w to 16 bits, each written and read as a dense weight of its own.
+            Kernel = "dense";
+            Copies = x.DType != Products || k % 8 != 0;
+            long panel = Math.Max(256, Multiprocessors * PanelBytes / (2 * k) / 256 * 256);
+            _rest = (Copies ? m * (double)k * (xBytes + 2) : 0) + (2.0 * columns * k);
+            Launches = Copies ? 1 : 0;
+            for (long first = 0; first < columns; first += panel)
+            {
+                long rows = Math.Min(panel, columns - first);
+                LinearRoute each = new(x with { DType = Products }, Products, w with { Encoding = Products == DType.F16 ? WeightEncoding.F16 : WeightEncoding.BF16 }, rows, y, 0);
+                (Launches, Mma, _rest) = (Launches + 1 + each.Launches, Mma + each.Mma, _rest + each.Moved(2 * rows * k));
+            }
+
+            return;
+        }
+
+        if (route == Route.Few || (route == Route.Any && FewTake(m, k)))
         {
             long blocks = Ceil(k, dense ? 64 : 128), share = 8, items = Ceil(columns, 16);
             while (share > 1 && blocks < 2 * share)
@@ -75,7 +95,7 @@ public sealed class LinearRoute
             return;
         }
 
-        bool narrow = m <= 16;
+        bool narrow = route == Route.Narrow || (route == Route.Any && m <= 16);
         long bm = narrow ? 16 : 64, bn = narrow ? 128 : 256, steps = Ceil(k, 128), tilesM = Ceil(m, bm), tilesN = Ceil(columns, bn), tiles = tilesM * tilesN;
         long atOnce = (narrow ? 2 : 1) * Multiprocessors, units = tiles * steps;
         long grid = tiles >= 4 * atOnce ? tiles : Math.Max(Math.Min(tiles, atOnce), Math.Min(atOnce, units / 4));

@@ -85,7 +85,7 @@ public sealed class OpRunner : IDisposable
                 Stream.RmsNormAdd(this["x"], this["w"], c.Scalar("eps"), this["residual"], this["y"]);
                 break;
             case "linear":
-                Stream.Linear(this["x"], _weights["w"], this["y"], this["bias"], this["residual"], c.Scalar("scale"), c.Scalar("soft_cap"), this["squares"]);
+                Stream.Linear(this["x"], _weights["w"], this["y"], this["bias"], this["residual"], c.Scalar("scale"), c.Scalar("soft_cap"), this["squares"], (Route)(int)c.Scalar("route"));
                 break;
             case "rope":
                 Stream.Rope(this["x"], this["positions"], this["inv_freq"], (RopeKind)(int)c.Scalar("kind"), c.Scalar("scale"), this["y"]);

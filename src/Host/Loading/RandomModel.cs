@@ -77,31 +77,41 @@ public static class RandomModel
             total += TensorTypes.Bytes(plan.Type, plan.Columns * plan.Rows);
         }
 
+        // A piece a core at a time, for the finer types take long to fit; written in their order.
         long done = 0;
-        float[] values = new float[ChunkValues];
-        byte[] bytes = new byte[ChunkValues * sizeof(float)];
+        float[][] values = [.. Enumerable.Range(0, Environment.ProcessorCount).Select(_ => new float[ChunkValues])];
+        byte[][] bytes = [.. values.Select(_ => new byte[ChunkValues * sizeof(float)])];
         foreach (Plan plan in plans)
         {
             (uint, uint) key = KeyOf(seed, plan.Name);
             long count = plan.Columns * plan.Rows;
-            for (long at = 0; at < count; at += ChunkValues)
+            for (long first = 0; first < count; first += (long)values.Length * ChunkValues)
             {
                 cancellation.ThrowIfCancellationRequested();
-                Span<float> piece = values.AsSpan(0, (int)Math.Min(ChunkValues, count - at));
-                if (plan.Name == "rope_freqs.weight")
+                int pieces = (int)Math.Min(values.Length, (count - first + ChunkValues - 1) / ChunkValues);
+                int[] stored = new int[pieces];
+                Parallel.For(0, pieces, i =>
                 {
-                    shape.RopeFactors().CopyTo(piece);
-                }
-                else
-                {
-                    Fill(piece, key, at, plan.Scale, plan.Mean);
-                }
+                    long at = first + ((long)i * ChunkValues);
+                    Span<float> piece = values[i].AsSpan(0, (int)Math.Min(ChunkValues, count - at));
+                    if (plan.Name == "rope_freqs.weight")
+                    {
+                        shape.RopeFactors().CopyTo(piece);
+                    }
+                    else
+                    {
+                        Fill(piece, key, at, plan.Scale, plan.Mean);
+                    }
 
-                Span<byte> stored = bytes.AsSpan(0, (int)TensorTypes.Bytes(plan.Type, piece.Length));
-                Quantizer.Quantize(plan.Type, piece, stored);
-                writer.Write(stored);
-                done += stored.Length;
-                progress?.Report(new ByteProgress(done, total));
+                    stored[i] = (int)TensorTypes.Bytes(plan.Type, piece.Length);
+                    Quantizer.Quantize(plan.Type, piece, bytes[i].AsSpan(0, stored[i]));
+                });
+                for (int i = 0; i < pieces; i++)
+                {
+                    writer.Write(bytes[i].AsSpan(0, stored[i]));
+                    done += stored[i];
+                    progress?.Report(new ByteProgress(done, total));
+                }
             }
         }
 

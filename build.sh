@@ -171,6 +171,9 @@ symbols_check() {  # no global symbol but sl_*, none defined twice
 corpus_check() {  # what the shipped model was trained on and is measured with
   if have python3; then python3 -B tools/demo-model/check.py; else echo "python3 is not here"; echo "0 passed, 0 failed, 1 skipped"; fi
 }
+peers_check() {  # how the bundle's table stands our times beside PyTorch's
+  if have python3; then python3 -B tools/gpu-bundle/check.py; else echo "python3 is not here"; echo "0 passed, 0 failed, 1 skipped"; fi
+}
 native_suites() {  # native_suites PRESET: every native test that the preset built
   local test
   for test in "$artifacts/native/$1"/tests/*_test "$artifacts/native/$1"/simt/tests/simt_*tests; do
@@ -256,6 +259,7 @@ case $verb in
     suite bindings bindings_check
     suite symbols symbols_check
     suite demo-model corpus_check
+    suite gpu-bundle peers_check
     native_suites release
     suite tests "$artifacts/dotnet/bin/Sluice.Tests/release/Sluice.Tests" -parallel all -noLogo
     totals

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using Sluice.Decoding;
 using Sluice.Interop;
 using Sluice.Kernels;
 
@@ -36,13 +37,18 @@ internal static class OpTable
                 continue;
             }
 
-            double peak = large ? ReadPeak(device) : 0;
+            double peak = large ? ReadPeak.Measure(device) : 0;
+            if (large)
+            {
+                Console.Error.WriteLine($"{device.Info.Name}: read peak {peak:0} GB/s");
+            }
+
             foreach (OpCase c in cases)
             {
                 try
                 {
                     using OpRunner runner = new(device, c);
-                    double milliseconds = large ? Flushed(device, runner) : Median(device, runner);
+                    double milliseconds = large ? FlushedTimer.Median(runner.Stream, runner.Run) : Median(device, runner);
                     double gigabytes = Minimum.Of(c, runner.WeightBytes) / milliseconds / 1e6, gigaflops = c.Flops / milliseconds / 1e6;
                     string share = large ? $" {100 * gigabytes / peak,5:0.0}% of the read peak" : "";
                     Console.Error.WriteLine($"{target,-14} {c,-56} {milliseconds * 1000,10:0.0} us {gigabytes,8:0.00} GB/s {gigaflops,9:0.0} GFLOP/s{share}");
@@ -118,70 +124,6 @@ internal static class OpTable
 
         static OpCase Linear(WeightEncoding encoding, int group, int m, int n, int k) =>
             KernelCases.Linear($"{encoding}{(group > 0 ? $" g{group}" : "")} {m}x{n}x{k}", DType.F16, encoding, group, m, n, k, false, false, DType.F16);
-    }
-
-    // Bytes a second of the op that only reads, over a gigabyte; or of a copy's both ways, where that is more.
-    private static double ReadPeak(Device device)
-    {
-        const int rows = 2048;
-        int v = device.Backend == Backend.Cuda ? 131072 : 2048;
-        OpCase c = new("argmax", $"read peak {rows}x{v}") { Inputs = { ["logits"] = new HostTensor(DType.F32, [rows, v], new byte[(long)rows * v * sizeof(float)]) }, Outputs = { ["ids"] = (DType.I32, [rows]) } };
-        using OpRunner runner = new(device, c);
-        ulong half = (ulong)rows * (ulong)v * 2;
-        Tensor from = runner.Stream.CreateTensor(DType.U8, (long)half), to = runner.Stream.CreateTensor(DType.U8, (long)half);
-        double read = 2 * half / Flushed(device, runner.Stream, runner.Run) / 1e6, copy = 2 * half / Flushed(device, runner.Stream, () => runner.Stream.Copy(from.Buffer!, 0, to.Buffer!, 0, half)) / 1e6;
-        from.Buffer!.Dispose();
-        to.Buffer!.Dispose();
-        Console.Error.WriteLine($"{device.Info.Name}: read {read:0} GB/s, copy {copy:0} GB/s (read and written)");
-        return Math.Max(read, copy);
-    }
-
-    private static double Flushed(Device device, OpRunner runner) => Flushed(device, runner.Stream, runner.Run);
-
-    // Each run finds an L2 (50 MB on an H100) that other bytes went through, and the device busy, so that no launch is waited for.
-    private static double Flushed(Device device, ComputeStream stream, Action run)
-    {
-        int atOnce = device.Backend == Backend.Cuda ? 20 : 2;
-        const int most = 400;
-        ulong flushed = device.Backend == Backend.Cuda ? 256UL << 20 : 1 << 20;
-        Tensor other = stream.CreateTensor(DType.U8, (long)flushed);
-        List<double> all = [];
-        Stopwatch watch = Stopwatch.StartNew();
-        for (double warm = 0; warm < 25 && watch.ElapsedMilliseconds < 1000; warm += Batch().Sum())
-        {
-        }
-
-        watch.Restart();
-        while (all.Count == 0 || (all.Sum() < 100 && all.Count < most && watch.ElapsedMilliseconds < 2000))
-        {
-            all.AddRange(Batch());
-        }
-
-        other.Buffer!.Dispose();
-        all.Sort();
-        return all[all.Count / 2];
-
-        double[] Batch()
-        {
-            (ComputeEvent Start, ComputeEvent End)[] events = [.. Enumerable.Range(0, atOnce).Select(_ => (new ComputeEvent(device), new ComputeEvent(device)))];
-            foreach ((ComputeEvent start, ComputeEvent end) in events)
-            {
-                stream.Fill(other.Buffer!, 0, 0, flushed);
-                start.Record(stream);
-                run();
-                end.Record(stream);
-            }
-
-            stream.Synchronize();
-            double[] took = [.. events.Select(e => e.End.MillisecondsSince(e.Start))];
-            foreach ((ComputeEvent start, ComputeEvent end) in events)
-            {
-                start.Dispose();
-                end.Dispose();
-            }
-
-            return took;
-        }
     }
 
     private static double Median(Device device, OpRunner runner)

@@ -16,7 +16,11 @@ internal sealed record PerplexityOutput(double Perplexity, double StandardError,
 internal sealed record RateOutput(double Mean, double Deviation, IReadOnlyList<double> Rounds);
 
 internal sealed record BenchOutput(
-    string Model, int PromptTokens, int GenTokens, int Batch, RateOutput PrefillTokPerS, RateOutput DecodeTokPerS, double ReadGbPerS, string Device, string DeviceName, string Isa, int Threads, string Commit);
+    string Model, int PromptTokens, int GenTokens, int Batch, RateOutput PrefillTokPerS, RateOutput DecodeTokPerS, double ReadGbPerS, double ReadPeakGbPerS, double ReadPercent,
+    double? StepUs, double? KindsUs, bool? StepIsGraph, int? ProfiledSteps, IReadOnlyList<KindOutput>? Kinds,
+    string Device, string DeviceName, string Isa, int Threads, string Commit);
+
+internal sealed record KindOutput(string Kind, int Calls, double Us, double Percent, long? WeightBytes, double? GbPerS);
 
 internal sealed record EvalOutput(
     string Model, string Weights, string Device, string Baseline, long Tokens, double Perplexity, double BaselinePerplexity, double KlMean, double KlMax, double Agreement,

@@ -14,6 +14,9 @@ public sealed unsafe partial class ComputeStream : NativeHandle
     /// <summary>The device.</summary>
     public Device Device { get; }
 
+    /// <summary>Told of every call on this stream but those on events, or null: then it costs a comparison a call. Steps that are observed run op by op, not as graphs.</summary>
+    internal IStreamObserver? Observer { get; set; }
+
     internal static ComputeStream Create(Device device, nint cudaStream)
     {
         using Lease lease = default;
@@ -264,14 +267,14 @@ public sealed unsafe class ComputeEvent : NativeHandle
     public void Record(ComputeStream stream)
     {
         using Lease lease = default;
-        SluiceException.ThrowIfFailed(NativeMethods.sl_event_record((sl_stream*)lease.Hold(stream), (sl_event*)lease.Hold(this)));
+        SluiceException.ThrowIfFailed(NativeMethods.sl_event_record((sl_stream*)lease.Hold((NativeHandle)stream), (sl_event*)lease.Hold(this)));
     }
 
     /// <summary>Work put on the stream from now on waits for this event.</summary>
     public void Wait(ComputeStream stream)
     {
         using Lease lease = default;
-        SluiceException.ThrowIfFailed(NativeMethods.sl_event_wait((sl_stream*)lease.Hold(stream), (sl_event*)lease.Hold(this)));
+        SluiceException.ThrowIfFailed(NativeMethods.sl_event_wait((sl_stream*)lease.Hold((NativeHandle)stream), (sl_event*)lease.Hold(this)));
     }
 
     /// <summary>Waits here for the event.</summary>

@@ -26,6 +26,8 @@ internal unsafe ref struct Lease
     private const int Capacity = 28;
     private Handles _handles;
     private int _count;
+    private IStreamObserver? _observer;
+    private string _method;
 
     [InlineArray(Capacity)]
     private struct Handles
@@ -46,6 +48,13 @@ internal unsafe ref struct Lease
         handle.DangerousAddRef(ref added);
         _handles[_count++] = handle;
         return (void*)handle.DangerousGetHandle();
+    }
+
+    /// <summary>The stream that a call is made on: where somebody looks on, the call is told under the caller's name when the lease ends.</summary>
+    public void* Hold(ComputeStream stream, [CallerMemberName] string method = "")
+    {
+        (_observer, _method) = (stream.Observer, method);
+        return Hold((NativeHandle)stream);
     }
 
     /// <summary>A tensor as the ABI wants it.</summary>
@@ -73,6 +82,7 @@ internal unsafe ref struct Lease
             _handles[i]!.DangerousRelease();
         }
 
+        _observer?.Called(_method, ((ReadOnlySpan<SafeHandle?>)_handles)[.._count]);
         _count = 0;
     }
 }

@@ -434,7 +434,7 @@ public sealed unsafe partial class ComputeStream
 
     private static sl_tensor* Optional(sl_tensor* t) => t->rank == 0 ? null : t;
 
-    private void Attention(in AttentionArgs a, bool cascade)
+    private void Attention(in AttentionArgs a, bool cascade, [System.Runtime.CompilerServices.CallerMemberName] string method = "")
     {
         using Lease lease = default;
         sl_tensor q = lease.Hold(a.Q), o = lease.Hold(a.O), lse2 = lease.Hold(a.Lse2), sinks = lease.Hold(a.Sinks), slopes = lease.Hold(a.AlibiSlopes);
@@ -452,7 +452,7 @@ public sealed unsafe partial class ComputeStream
         args.soft_cap = a.SoftCap;
         args.window = a.Window;
         args.causal = a.Causal ? 1 : 0;
-        sl_stream* stream = (sl_stream*)lease.Hold(this);
+        sl_stream* stream = (sl_stream*)lease.Hold(this, method);
         SluiceException.ThrowIfFailed(cascade ? NativeMethods.sl_cascade_attention(stream, &args) : NativeMethods.sl_paged_attention(stream, &args));
     }
 }

@@ -10,7 +10,7 @@ public class RandomModelTests
 {
     private static readonly RandomModelShape Tiny = RandomModelShape.Find("tiny")!;
 
-    [Theory, InlineData(TensorType.F16), InlineData(TensorType.Q8_0), InlineData(TensorType.Q4_0)]
+    [Theory, InlineData(TensorType.F16), InlineData(TensorType.BF16), InlineData(TensorType.Q8_0), InlineData(TensorType.Q4_0), InlineData(TensorType.Q4_K)]
     public void A_random_model_loads_and_its_weights_are_sane(TensorType type)
     {
         using TempFolder folder = new();
@@ -25,7 +25,16 @@ public class RandomModelTests
         Assert.InRange(values.Average(), 0.97f, 1.03f);
         Assert.InRange(MathF.Sqrt(values.Average(v => (v - 1) * (v - 1))), 0.04f, 0.06f);
         Assert.True(file.TryGetTensor("output.weight", out GgufTensor? output));
-        Assert.Equal(type == TensorType.Q4_0 ? TensorType.Q8_0 : type, output.Type);
+        Assert.Equal(type switch { TensorType.Q4_0 => TensorType.Q8_0, TensorType.Q4_K => TensorType.Q6_K, _ => type }, output.Type);
+    }
+
+    [Fact]
+    public void Rows_of_no_whole_blocks_are_refused()
+    {
+        using TempFolder folder = new();
+        ArgumentException wrong = Assert.Throws<ArgumentException>(() => RandomModel.Write(folder["r.gguf"], RandomModelShape.Find("qwen2.5-0.5b")!, TensorType.Q4_K));
+        Assert.Contains("896", wrong.Message, StringComparison.Ordinal);
+        Assert.False(File.Exists(folder["r.gguf"]));
     }
 
     [Fact]

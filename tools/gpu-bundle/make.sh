@@ -22,7 +22,7 @@ cp "$bundle/bin/Sluice.Console" "$bundle/bin/sluice"
   System.Data.Common.dll System.Linq.Parallel.dll System.Linq.AsyncEnumerable.dll System.Text.Encoding.CodePages.dll System.Net.Quic.dll System.Net.Mail.dll)
 
 cp -r native "$bundle/native"
-cp tools/gpu-bundle/run.sh "$bundle/run.sh"
+cp tools/gpu-bundle/run.sh tools/gpu-bundle/torch_peers.py "$bundle/"
 git rev-parse HEAD > "$bundle/COMMIT" 2>/dev/null || echo unknown > "$bundle/COMMIT"
 
 shared=${SLUICE_SHARED:-$PWD/../shared}

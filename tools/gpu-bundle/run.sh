@@ -5,7 +5,8 @@
 #   test       every kernel case, the golden models, then whole grids of other projects' sizes
 #   sanitize   a case for every kernel under memcheck, racecheck, initcheck, synccheck
 #   generate   text from each model that the bundle carries
-#   bench      kernels from a flushed L2 beside a measured read peak, then whole models with random weights of true sizes
+#   bench      kernels from a flushed L2 beside a measured read peak, PyTorch's beside them where it is at hand, then whole models with
+#              random weights of true sizes: rates, share of the read peak and time a kind of op, batch 1 to 256
 #   all        these, in this order
 #
 # What is done is remembered, and what failed: the same call goes on where the last one stopped. What crashed, was all skipped or
@@ -186,40 +187,80 @@ generate() {
   done
 }
 
+# rows FILE: what a run printed, less a line that it was stopped in.
+rows() { grep -E '\}$' "$1" >> "$out/bench.json"; }
+
+ops() {
+  finished bench-ops && return 0
+  out_of_time 10 && { log "bench: out of time before the ops"; return 1; }
+  local status large=--large; [[ $target == simt ]] && large=
+  SLUICE_OPS=$([[ $target == simt ]] && echo rms_norm) limited "$here/bin/Sluice.Perf" ops $targets $large >"$here/state/rows" 2>"$here/state/output"
+  status=$?
+  rows "$here/state/rows"
+  log "bench ops: $(grep -c . "$here/state/rows") rows"
+  cat "$here/state/output" >> "$out/bench.txt"
+  [[ $status == 124 ]] && { log "bench: out of time in the ops"; return 1; }
+  [[ $status == 0 ]] || failed bench-ops "exit code $status, $(tail -n 1 "$here/state/output")"
+  finish bench-ops
+}
+
+# The same shapes by PyTorch, right behind ours; four minutes are enough for all of them.
+peers() {
+  finished bench-peers && return 0
+  [[ $target == cuda ]] || return 0
+  python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null || { log "bench: no PyTorch here that sees the GPU, so no peers"; return 0; }
+  out_of_time 30 && { log "bench: out of time before the peers"; return 1; }
+  local status most=$(( $(left) * 2 / 3 ))
+  limited python3 -B "$here/torch_peers.py" --seconds $((most < 240 ? most : 240)) >"$here/state/rows" 2>"$here/state/output"
+  status=$?
+  rows "$here/state/rows"
+  log "bench peers: $(grep -c . "$here/state/rows") rows; $(tail -n 1 "$here/state/output")"
+  cat "$here/state/output" >> "$out/bench.txt"
+  [[ $status == 124 ]] && { log "bench: out of time in the peers"; return 1; }
+  [[ $status == 0 ]] || failed bench-peers "exit code $status, $(tail -n 1 "$here/state/output")"
+  finish bench-peers
+}
+
+# Ours over theirs, once both are there.
+ratios() {
+  finished bench-ratios && return 0
+  command -v python3 >/dev/null || return 0
+  { echo; python3 -B "$here/torch_peers.py" --compare "$out/bench.json" --target "$targets"; } >> "$out/bench.txt" || { failed bench-ratios "torch_peers.py --compare"; return 0; }
+  finish bench-ratios
+}
+
+# model SHAPE TYPE BATCHES OPTIONS...: makes one, measures it, and removes it.
+model() {
+  local shape=$1 type=$2 batches=$3 name=bench-$1-$2 file=$here/$1-$2.gguf status; shift 3
+  finished "$name" && return 0
+  out_of_time 60 && { log "bench: out of time before $shape $type"; return 1; }
+  : > "$here/state/rows"
+  limited "$here/bin/sluice" make-random --shape "$shape" --type "$type" "$file" 2>"$here/state/output" &&
+    limited "$here/bin/sluice" bench "$file" --device $target --batch "$batches" --profile --json "$@" >"$here/state/rows" 2>"$here/state/output"
+  status=$?
+  rm -f "$file"
+  [[ $status == 124 ]] && { log "bench: out of time in $shape $type"; return 1; }
+  # Batches that ran are worth having though a larger one found no memory.
+  rows "$here/state/rows"
+  if [[ $status == 0 ]]; then log "$name: $(head -n 1 "$here/state/rows" | head -c 300)"; else failed "$name" "exit code $status, $(tail -n 1 "$here/state/output")"; fi
+  finish "$name"
+}
+
 bench() {
-  local status
-  if ! finished bench-ops; then
-    out_of_time 10 && { log "bench: out of time before the ops"; return 1; }
-    local large=--large; [[ $target == simt ]] && large=
-    SLUICE_OPS=$([[ $target == simt ]] && echo rms_norm) limited "$here/bin/Sluice.Perf" ops $targets $large >>"$out/bench.json" 2>"$here/state/output"
-    status=$?
-    log "bench ops: $(grep -c . "$out/bench.json") rows"
-    cat "$here/state/output" >> "$out/bench.txt"
-    [[ $status == 124 ]] && { log "bench: out of time in the ops"; return 1; }
-    [[ $status == 0 ]] || failed bench-ops "exit code $status, $(tail -n 1 "$here/state/output")"
-    finish bench-ops
+  ops && peers || return 1
+  ratios
+  if [[ $target == simt ]]; then
+    model tiny q4_0 1,2 --prompt-tokens 2 --gen-tokens 1 --rounds 1
+    return
   fi
-  [[ $target == simt ]] && return 0
-  local shape type name
-  for shape in qwen2.5-0.5b llama-3.2-1b llama-3-8b; do
-    for type in q4_0 f16; do
-      name=bench-$shape-$type
-      finished "$name" && continue
-      [[ $shape == llama-3-8b && $type == f16 ]] && continue
-      out_of_time 60 && { log "bench: out of time before $shape $type"; return 1; }
-      limited "$here/bin/sluice" make-random --shape $shape --type $type "$here/random.gguf" >"$here/state/rows" 2>"$here/state/output" &&
-        limited "$here/bin/sluice" bench "$here/random.gguf" --device cuda --json >"$here/state/rows" 2>"$here/state/output"
-      status=$?
-      rm -f "$here/random.gguf"
-      [[ $status == 124 ]] && { log "bench: out of time in $shape $type"; return 1; }
-      if [[ $status == 0 ]]; then
-        cat "$here/state/rows" >> "$out/bench.json"
-        log "$name: $(tail -n 1 "$here/state/rows" | head -c 300)"
-      else
-        failed "$name" "exit code $status, $(tail -n 1 "$here/state/output")"
-      fi
-      finish "$name"
-    done
+  local each
+  # The fewest bytes first; Q4_K not of qwen2.5-0.5b, whose rows are no blocks of 256.
+  for each in qwen2.5-0.5b:q4_0 llama-3.2-1b:q4_0 llama-3-8b:q4_0 llama-3.2-1b:bf16 llama-3-8b:bf16 llama-3-8b:q4_k llama-3.2-1b:q4_k qwen2.5-0.5b:f16; do
+    if [[ $each == llama-3-8b:bf16 ]] && (( $(df -k --output=avail "$here" | tail -n 1) < 20000000 || $(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits | head -n 1) < 24000 )); then
+      log "bench: llama-3-8b in bf16 wants 20 GB of disk and 24 GB on the GPU: left out"
+      continue
+    fi
+    model ${each/:/ } 1,4,16,64,256 --prompt-tokens 128 --gen-tokens 32 --rounds 3 || return 1
   done
 }
 

@@ -9,6 +9,9 @@ for stage in build test generate bench; do "$folder/gpu-bundle/run.sh" $stage --
 files=$(find "$folder/out" -type f | wc -l)
 if ((files > 8)); then echo "the bundle left $files files, eight are the most" >&2; exit 1; fi
 [[ ! -d $folder/gpu-bundle/shared ]] || grep -q 'Lily\|there was' "$folder/out/generate.json"
+# Whole models: a line a batch, with the time of each kind of op; and the place where PyTorch's times would stand beside ours.
+[[ $(grep -c '"batch":[12],.*"kinds":\[{"kind"' "$folder/out/bench.json") == 2 ]] || { echo "the bundle's bench did not take a step apart" >&2; exit 1; }
+! command -v python3 >/dev/null || grep -q 'no case has both a row of simt/1 and one of torch' "$folder/out/bench.txt" || { echo "the bundle's table of ratios was not written" >&2; exit 1; }
 # Every op of the library's case list was tested: none is forgotten here.
 for op in $(<"$folder/gpu-bundle/cases/ops.txt"); do grep -q "test $op: Sluice.Tests *Total: [1-9]" "$folder/out/log.txt" || { echo "the bundle did not test $op" >&2; exit 1; }; done
 grep -q 'grid on simt/1: [1-9][0-9]* right, 0 wrong' "$folder/out/log.txt" || { echo "the bundle's grid did not run" >&2; exit 1; }

@@ -26,6 +26,12 @@ public sealed class ModelBenchmark : IDisposable
     private readonly ComputeEvent[] _there;
     private readonly bool _runsAhead;
     private readonly int _promptTokens, _generatedTokens, _sequences, _chunk;
+    private readonly int[] _rows;
+    private PageTable[] _tables = []; // of the last round, until the next
+    private bool _ended;
+
+    /// <summary>The most sequences that decode at once.</summary>
+    public const int MaxSequences = 4_096;
 
     /// <param name="model">The model.</param>
     /// <param name="promptTokens">Of each sequence.</param>
@@ -35,7 +41,7 @@ public sealed class ModelBenchmark : IDisposable
     /// <exception cref="ContextFullException">Prompt and answer exceed the model's context.</exception>
     public ModelBenchmark(Model model, int promptTokens, int generatedTokens, int sequences)
     {
-        if (promptTokens < 1 || generatedTokens < 1 || sequences is < 1 or > 4_096)
+        if (promptTokens < 1 || generatedTokens < 1 || sequences is < 1 or > MaxSequences)
         {
             throw new ArgumentException($"a benchmark of {promptTokens} prompt tokens, {generatedTokens} generated ones and {sequences} sequences: each must be 1 at least");
         }
@@ -48,6 +54,7 @@ public sealed class ModelBenchmark : IDisposable
 
         (_model, _promptTokens, _generatedTokens, _sequences) = (model, promptTokens, generatedTokens, sequences);
         _chunk = Math.Min(512, promptTokens);
+        _rows = [.. Enumerable.Range(0, sequences)];
         ModelConfig c = model.Config;
         int pages = checked((int)((length + PageSize - 1) / PageSize * sequences));
         _pool = new BlockPool(pages, PageSize);
@@ -72,76 +79,113 @@ public sealed class ModelBenchmark : IDisposable
     public BenchmarkRound Run(int seed, CancellationToken cancellationToken = default)
     {
         Random random = new(seed);
-        PageTable[] tables = [.. Enumerable.Range(0, _sequences).Select(_ => new PageTable(_pool))];
-        int[] next = new int[_sequences], rows = [.. Enumerable.Range(0, _sequences)];
+        DropTables();
+        _tables = [.. Enumerable.Range(0, _sequences).Select(_ => new PageTable(_pool))];
+        int[] next = new int[_sequences];
         int[] prompt = new int[_promptTokens];
-        try
+        Stopwatch prefill = Stopwatch.StartNew();
+        for (int s = 0; s < _sequences; s++)
         {
-            Stopwatch prefill = Stopwatch.StartNew();
-            for (int s = 0; s < _sequences; s++)
+            for (int i = 0; i < prompt.Length; i++)
             {
-                for (int i = 0; i < prompt.Length; i++)
-                {
-                    prompt[i] = random.Next(_model.Config.VocabularySize);
-                }
-
-                for (int at = 0; at < prompt.Length; at += _chunk)
-                {
-                    cancellationToken.ThrowIfCancellationRequested();
-                    int count = Math.Min(_chunk, prompt.Length - at);
-                    Plan(tables.AsSpan(s, 1), count);
-                    bool last = at + count == prompt.Length;
-                    Tensor logits = _transformer.Forward(_cache, _batch, prompt.AsSpan(at, count), last ? [count - 1] : [], prompt.Length);
-                    if (last)
-                    {
-                        Tensor id = _ids.Rows(0, 1);
-                        _stream.ArgMax(logits, id);
-                        _stream.Download(id, next.AsSpan(s, 1));
-                    }
-                }
+                prompt[i] = random.Next(_model.Config.VocabularySize);
             }
 
-            _stream.Synchronize();
-            prefill.Stop();
-            Stopwatch decode = Stopwatch.StartNew();
-            for (int step = 0; step < _generatedTokens; step++)
+            for (int at = 0; at < prompt.Length; at += _chunk)
             {
                 cancellationToken.ThrowIfCancellationRequested();
-                Plan(tables, 1);
-                int length = prompt.Length + step + 1;
-                Tensor logits = _runsAhead && step > 0 ? _transformer.Forward(_cache, _batch, _ids, rows, length) : _transformer.Forward(_cache, _batch, next, rows, length);
-                _stream.ArgMax(logits, _ids);
-                if (!_runsAhead)
+                int count = Math.Min(_chunk, prompt.Length - at);
+                Plan(_tables.AsSpan(s, 1), count);
+                bool last = at + count == prompt.Length;
+                Tensor logits = _transformer.Forward(_cache, _batch, prompt.AsSpan(at, count), last ? [count - 1] : [], prompt.Length);
+                if (last)
                 {
-                    _stream.Download(_ids, next.AsSpan());
-                    continue;
-                }
-
-                // As a session has it: the next step is on the stream before this one's tokens are looked at.
-                _stream.Copy(_ids.Buffer!, 0, _results, (ulong)(step % 2 * _sequences * sizeof(int)), (ulong)_sequences * sizeof(int));
-                _there[step % 2].Record(_stream);
-                if (step > 0)
-                {
-                    _there[(step - 1) % 2].Synchronize();
+                    Tensor id = _ids.Rows(0, 1);
+                    _stream.ArgMax(logits, id);
+                    _stream.Download(id, next.AsSpan(s, 1));
                 }
             }
-
-            _stream.Synchronize();
-            decode.Stop();
-            return new BenchmarkRound((double)_promptTokens * _sequences / prefill.Elapsed.TotalSeconds, (double)_generatedTokens * _sequences / decode.Elapsed.TotalSeconds);
         }
-        finally
+
+        _stream.Synchronize();
+        prefill.Stop();
+        Stopwatch decode = Stopwatch.StartNew();
+        for (int step = 0; step < _generatedTokens; step++)
         {
-            foreach (PageTable table in tables)
+            cancellationToken.ThrowIfCancellationRequested();
+            Plan(_tables, 1);
+            int length = prompt.Length + step + 1;
+            Tensor logits = _runsAhead && step > 0 ? _transformer.Forward(_cache, _batch, _ids, _rows, length) : _transformer.Forward(_cache, _batch, next, _rows, length);
+            _stream.ArgMax(logits, _ids);
+            if (!_runsAhead)
             {
-                table.Dispose();
+                _stream.Download(_ids, next.AsSpan());
+                continue;
+            }
+
+            // As a session has it: the next step is on the stream before this one's tokens are looked at.
+            _stream.Copy(_ids.Buffer!, 0, _results, (ulong)(step % 2 * _sequences * sizeof(int)), (ulong)_sequences * sizeof(int));
+            _there[step % 2].Record(_stream);
+            if (step > 0)
+            {
+                _there[(step - 1) % 2].Synchronize();
             }
         }
+
+        _stream.Synchronize();
+        decode.Stop();
+        _ended = true;
+        return new BenchmarkRound((double)_promptTokens * _sequences / prefill.Elapsed.TotalSeconds, (double)_generatedTokens * _sequences / decode.Elapsed.TotalSeconds);
+    }
+
+    /// <summary>
+    /// Takes the last step of the last round apart: runs it again and again, in the place where it was, for a second or three times: op by op with an event
+    /// behind each, and as it runs otherwise. The update of the step's plan, which is the host's work, is not in it.
+    /// </summary>
+    /// <param name="cancellationToken">Looked at between steps.</param>
+    /// <exception cref="InvalidOperationException">No round was run to its end.</exception>
+    public StepProfile Profile(CancellationToken cancellationToken = default)
+    {
+        if (!_ended)
+        {
+            throw new InvalidOperationException("a profile repeats the last step of a round: run one first");
+        }
+
+        // As it runs otherwise: steps that follow each other, and an event between them. Two that warm up, for a graph is captured when its shape comes again.
+        const int Most = 25, Least = 3;
+        using ComputeEvent first = new(_model.Device), second = new(_model.Device);
+        List<double> steps = [];
+        Repeat();
+        Repeat();
+        _stream.Synchronize();
+        for (Stopwatch watch = Stopwatch.StartNew(); steps.Count < Least || (steps.Count < Most && watch.ElapsedMilliseconds < 1_000);)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            Repeat(); // the one before, so that the device is busy when the next is put on the stream
+            first.Record(_stream);
+            Repeat();
+            second.Record(_stream);
+            steps.Add(second.MillisecondsSince(first));
+        }
+
+        using StepWatch watched = new(_stream, _model.Weights.Output.Weight, _sequences, Repeat);
+        for (Stopwatch watch = Stopwatch.StartNew(); watched.Steps < Least || (watched.Steps < Most && watch.ElapsedMilliseconds < 1_000);)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            watched.Run();
+        }
+
+        IReadOnlyList<KindTime> kinds = watched.Kinds();
+        return new StepProfile(kinds, kinds.Sum(k => k.Microseconds), 1e3 * StepWatch.Median(steps), _transformer.CapturedGraphs > 0, watched.Steps);
+
+        // The step's plan is in force still.
+        void Repeat() => _stream.ArgMax(_transformer.Forward(_cache, _batch, _ids, _rows, _promptTokens + _generatedTokens), _ids);
     }
 
     /// <inheritdoc/>
     public void Dispose()
     {
+        DropTables();
         _ids.Buffer?.Dispose();
         _results.Dispose();
         _there[0].Dispose();
@@ -150,6 +194,17 @@ public sealed class ModelBenchmark : IDisposable
         _batch.Dispose();
         _cache.Dispose();
         _stream.Dispose();
+    }
+
+    private void DropTables()
+    {
+        _ended = false;
+        foreach (PageTable table in _tables)
+        {
+            table.Dispose();
+        }
+
+        _tables = [];
     }
 
     private void Plan(ReadOnlySpan<PageTable> tables, int tokensEach)

@@ -18,18 +18,18 @@ public static class RandomModel
     private const int ChunkValues = 1 << 18;
 
     /// <summary>The types that matrices can be stored in.</summary>
-    public static IReadOnlyList<TensorType> Types { get; } = [TensorType.F16, TensorType.Q8_0, TensorType.Q4_0];
+    public static IReadOnlyList<TensorType> Types { get; } = [TensorType.F16, TensorType.BF16, TensorType.Q8_0, TensorType.Q4_0, TensorType.Q4_K];
 
     private readonly record struct Plan(string Name, TensorType Type, long Columns, long Rows, float Scale, float Mean);
 
     /// <summary>Writes a model. The file appears under its name when it is complete; an older one is replaced.</summary>
     /// <param name="path">The file to make.</param>
     /// <param name="shape">The sizes.</param>
-    /// <param name="type">How matrices are stored. Norms and biases are F32; a Q4_0 file's output projection, tied or not, is Q8_0, as quantisers keep it finer.</param>
+    /// <param name="type">How matrices are stored. Norms and biases are F32; the output projection, tied or not, is Q8_0 in a Q4_0 file and Q6_K in a Q4_K one, as quantisers keep it finer.</param>
     /// <param name="seed">Another seed gives other weights.</param>
     /// <param name="progress">Told after each piece of up to 1 MB.</param>
     /// <param name="cancellation">Stops the work and removes the unfinished file.</param>
-    /// <exception cref="ArgumentException">The type is none of <see cref="Types"/>.</exception>
+    /// <exception cref="ArgumentException">The type is none of <see cref="Types"/>, or the shape's rows hold no whole blocks of it.</exception>
     /// <exception cref="OperationCanceledException">The work was cancelled.</exception>
     /// <exception cref="IOException">The file cannot be written.</exception>
     /// <exception cref="UnauthorizedAccessException">The file cannot be written.</exception>
@@ -40,6 +40,12 @@ public static class RandomModel
         if (!Types.Contains(type))
         {
             throw new ArgumentException($"{TensorTypes.Name(type)} cannot be made; {string.Join(", ", Types.Select(TensorTypes.Name))} can", nameof(type));
+        }
+
+        int block = TensorTypes.BlockValues(type);
+        if (shape.Hidden % block != 0 || shape.FeedForward % block != 0)
+        {
+            throw new ArgumentException($"{shape.Name} has rows of {shape.Hidden:N0} and {shape.FeedForward:N0} values, which are no whole blocks of {block} as {TensorTypes.Name(type)} has: take another type", nameof(type));
         }
 
         OutputPlace.File(path, stream =>
@@ -71,31 +77,41 @@ public static class RandomModel
             total += TensorTypes.Bytes(plan.Type, plan.Columns * plan.Rows);
         }
 
+        // A piece a core at a time, for the finer types take long to fit; written in their order.
         long done = 0;
-        float[] values = new float[ChunkValues];
-        byte[] bytes = new byte[ChunkValues * sizeof(float)];
+        float[][] values = [.. Enumerable.Range(0, Environment.ProcessorCount).Select(_ => new float[ChunkValues])];
+        byte[][] bytes = [.. values.Select(_ => new byte[ChunkValues * sizeof(float)])];
         foreach (Plan plan in plans)
         {
             (uint, uint) key = KeyOf(seed, plan.Name);
             long count = plan.Columns * plan.Rows;
-            for (long at = 0; at < count; at += ChunkValues)
+            for (long first = 0; first < count; first += (long)values.Length * ChunkValues)
             {
                 cancellation.ThrowIfCancellationRequested();
-                Span<float> piece = values.AsSpan(0, (int)Math.Min(ChunkValues, count - at));
-                if (plan.Name == "rope_freqs.weight")
+                int pieces = (int)Math.Min(values.Length, (count - first + ChunkValues - 1) / ChunkValues);
+                int[] stored = new int[pieces];
+                Parallel.For(0, pieces, i =>
                 {
-                    shape.RopeFactors().CopyTo(piece);
-                }
-                else
-                {
-                    Fill(piece, key, at, plan.Scale, plan.Mean);
-                }
+                    long at = first + ((long)i * ChunkValues);
+                    Span<float> piece = values[i].AsSpan(0, (int)Math.Min(ChunkValues, count - at));
+                    if (plan.Name == "rope_freqs.weight")
+                    {
+                        shape.RopeFactors().CopyTo(piece);
+                    }
+                    else
+                    {
+                        Fill(piece, key, at, plan.Scale, plan.Mean);
+                    }
 
-                Span<byte> stored = bytes.AsSpan(0, (int)TensorTypes.Bytes(plan.Type, piece.Length));
-                Quantizer.Quantize(plan.Type, piece, stored);
-                writer.Write(stored);
-                done += stored.Length;
-                progress?.Report(new ByteProgress(done, total));
+                    stored[i] = (int)TensorTypes.Bytes(plan.Type, piece.Length);
+                    Quantizer.Quantize(plan.Type, piece, bytes[i].AsSpan(0, stored[i]));
+                });
+                for (int i = 0; i < pieces; i++)
+                {
+                    writer.Write(bytes[i].AsSpan(0, stored[i]));
+                    done += stored[i];
+                    progress?.Report(new ByteProgress(done, total));
+                }
             }
         }
 
@@ -105,7 +121,7 @@ public static class RandomModel
     private static IEnumerable<Plan> Tensors(RandomModelShape s, TensorType type)
     {
         const TensorType F32 = TensorType.F32;
-        TensorType head = type == TensorType.Q4_0 ? TensorType.Q8_0 : type;
+        TensorType head = type switch { TensorType.Q4_0 => TensorType.Q8_0, TensorType.Q4_K => TensorType.Q6_K, _ => type };
         float Scale(int inputs) => 1f / MathF.Sqrt(inputs);
 
         // What is added to the residual stream shrinks with depth, so that the stream's size does not grow with it.
@@ -151,7 +167,7 @@ public static class RandomModel
         writer.AddMetadata("general.architecture", GgufValue.Of(a));
         writer.AddMetadata("general.name", GgufValue.Of($"random {s.Name}"));
         writer.AddMetadata("general.quantization_version", GgufValue.Of(2u));
-        writer.AddMetadata("general.file_type", GgufValue.Of(type switch { TensorType.F16 => 1u, TensorType.Q4_0 => 2u, _ => 7u }));
+        writer.AddMetadata("general.file_type", GgufValue.Of(type switch { TensorType.F16 => 1u, TensorType.Q4_0 => 2u, TensorType.Q4_K => 14u, TensorType.BF16 => 32u, _ => 7u }));
         writer.AddMetadata($"{a}.block_count", GgufValue.Of((uint)s.Layers));
         writer.AddMetadata($"{a}.context_length", GgufValue.Of((uint)s.Context));
         writer.AddMetadata($"{a}.embedding_length", GgufValue.Of((uint)s.Hidden));

@@ -165,7 +165,7 @@ internal sealed class Transformer : IDisposable
     // The step's graph, where its shape came before; captured now where it comes the second time, or where the workspace has moved since.
     private StepGraph? Graph(StepShape shape)
     {
-        if (!_capturesGraphs || shape.Tokens > MaxGraphTokens || shape.Rows != shape.Tokens)
+        if (!_capturesGraphs || _stream.Observer is not null || shape.Tokens > MaxGraphTokens || shape.Rows != shape.Tokens)
         {
             return null;
         }

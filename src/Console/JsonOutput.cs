@@ -67,6 +67,8 @@ internal sealed record InspectOutput(
     string File, string Format, long Bytes, string Architecture, string Name, int Layers, int HiddenSize, int Heads, int KvHeads, int HeadDim, int FeedForwardSize, int VocabularySize, int ContextLength,
     string Tokenizer, IReadOnlyDictionary<string, int> TensorTypes, IReadOnlyList<MetadataOutput> Metadata, IReadOnlyList<TensorOutput> Tensors);
 
+internal sealed record TuneOutput(string Device, string File, int Size, int[] Few, int[] Narrow, int[] Dense, IReadOnlyList<Sluice.Tuning.RouteTime> TimesUs);
+
 internal sealed record RenderOutput(string Text, IReadOnlyList<int[]> Data, IReadOnlyList<int>? Ids);
 
 internal sealed record MetadataOutput(string Key, string Value);
@@ -82,6 +84,7 @@ internal sealed record TensorOutput(string Name, string Type, IReadOnlyList<long
 [JsonSerializable(typeof(string))]
 [JsonSerializable(typeof(InspectOutput))]
 [JsonSerializable(typeof(RenderOutput))]
+[JsonSerializable(typeof(TuneOutput))]
 internal sealed partial class JsonOutput : JsonSerializerContext
 {
     /// <summary>One object on one line, text as it is.</summary>

@@ -74,7 +74,7 @@ internal sealed class ModelArguments
     {
         Model model = await Terminal.WithProgressAsync<Model, LoadProgress>(
             "loading", p => (p.Bytes, p.TotalBytes), progress => Model.LoadAsync(path, options, progress, cancellation));
-        Terminal.Note($"{Describe(model.DeviceInfo)}; activations {DTypeName(model.ActivationType)}{(options.Int8Activations ? " (int8 in products of few rows)" : "")}, KV cache {DTypeName(model.KvType)}");
+        Terminal.Note($"{Describe(model.DeviceInfo)}; activations {DTypeName(model.ActivationType)}{(options.Int8Activations ? " (int8 in products of few rows)" : "")}, KV cache {DTypeName(model.KvType)}{(model.DeviceInfo.Backend != Backend.Cuda ? "" : model.IsTuned ? ", tuned" : ", not tuned ('sluice tune' measures this GPU once)")}");
         return model;
     }
 

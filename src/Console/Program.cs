@@ -19,6 +19,7 @@ root.Subcommands.Add(ConvertCommand.Create());
 root.Subcommands.Add(PullCommand.Create());
 root.Subcommands.Add(MakeRandomCommand.Create());
 root.Subcommands.Add(EvalCommand.Create());
+root.Subcommands.Add(TuneCommand.Create());
 
 const int BrokenPipe = 32; // EPIPE
 ParseResult parsed = root.Parse(args);

@@ -2,6 +2,7 @@ using Sluice.Interop;
 using Sluice.Models;
 using Sluice.Templates;
 using Sluice.Tokenization;
+using Sluice.Tuning;
 
 namespace Sluice;
 
@@ -87,6 +88,9 @@ public sealed class Model : IDisposable
     /// <summary>The KV cache's element type.</summary>
     public DType KvType { get; private init; }
 
+    /// <summary>Whether the device's kernels change where it was measured (<see cref="TunedDevice"/>); false: where the library guesses, or on a backend of one way.</summary>
+    public bool IsTuned { get; private init; }
+
     /// <summary>Bytes of device memory that the weights take.</summary>
     public ulong WeightBytes => Weights.Bytes;
 
@@ -168,12 +172,13 @@ public sealed class Model : IDisposable
         Device device = Device.Open(new DeviceOptions(backend) { Ordinal = options.Ordinal, Threads = options.Threads, Isa = options.Isa, Rounded = options.Rounded, Int8Activations = options.Int8Activations });
         try
         {
+            bool tuned = TunedDevice.Apply(device, TunedDevice.PathOf);
             using ComputeStream stream = device.CreateStream();
             ModelWeights weights = ModelWeights.Load(source, config, stream, progress, cancellation);
             stream.Synchronize();
             return new Model(options, device, config, tokenizer, source.ReadChatTemplate(), weights)
             {
-                SuggestedSampling = source.ReadSampling(), ActivationType = activations, KvType = kvType,
+                SuggestedSampling = source.ReadSampling(), ActivationType = activations, KvType = kvType, IsTuned = tuned,
             };
         }
         catch

@@ -196,17 +196,18 @@ cases() {
 # perf/COUNTS.md: the counts of the cases in tests/Kernels/CountedCases.cs, then what nvcc said, where it has been asked; what an
 # earlier one said stays otherwise.
 counts_table() {
-  local table=$artifacts/counts.md kept=perf/COUNTS.md registers
-  rm -f "$table"
-  SLUICE_COUNTS=$table "$artifacts/dotnet/bin/Sluice.Tests/release/Sluice.Tests" -method '*Counts_table*' -noLogo -noColor >"$artifacts/counts.log" 2>&1 || { cat "$artifacts/counts.log" >&2; exit 1; }
+  local table=$artifacts/counts.md kept=perf/COUNTS.md predicted=$artifacts/predicted.md registers
+  rm -f "$table" "$predicted"
+  [[ ! -s $artifacts/instructions.tsv ]] || export SLUICE_PREDICTED=$predicted SLUICE_INSTRUCTIONS=$artifacts/instructions.tsv
+  SLUICE_COUNTS=$table "$artifacts/dotnet/bin/Sluice.Tests/release/Sluice.Tests" -method '*Counts_table*' -method '*Predicted_times*' -noLogo -noColor >"$artifacts/counts.log" 2>&1 || { cat "$artifacts/counts.log" >&2; exit 1; }
   [[ -s $table ]] || { echo "build.sh: no table was written: the simt backend is missing" >&2; cat "$artifacts/counts.log" >&2; exit 1; }
   if [[ -s $artifacts/registers.md ]]; then registers=$(<"$artifacts/registers.md"); else registers=$(sed -n '/^nvcc /,$p' "$kept" 2>/dev/null); fi
   {
     cat <<'TEXT'
 # Counted
 
-What every op moves, on the executor, and what its kernels take. Written by `./build.sh test --counts` (after `./build.sh nvcc` for the
-second table); CI fails where it is not up to date. Nothing here is a measured time.
+What every op moves, on the executor, what its kernels take, and what that should come to. Written by `./build.sh test --counts` (after `./build.sh nvcc` for the
+tables behind it); CI fails where it is not up to date. Nothing here is a measured time.
 
 - *least*: each input and output once, weights as the backend keeps them, a row of the KV cache once for its head and its sequence (in a
   cascade: once for all that share it). *moved*: 32 bytes for each sector that a warp's access touches, caches not counted.
@@ -220,6 +221,8 @@ TEXT
     echo "Counted by a build of $(g++ -dumpfullversion 2>/dev/null | sed 's/^/g++ /'), four multiprocessors, seed 1."
     echo
     cat "$table"
+    printf '\n## Predicted times\n\n'
+    if [[ -s $predicted ]]; then cat "$predicted"; else sed -n '/^## Predicted/,/^## Registers/p' "$kept" 2>/dev/null | sed '1,2d;$d' | sed '$d'; fi
     printf '\n## Registers\n\n'
     printf '%s\n' "${registers:-nvcc has not been asked yet.}"
   } > "$artifacts/COUNTS.md"
@@ -334,6 +337,10 @@ case $verb in
       printf 'nvcc %s; of each kernel all instantiations together, the most of each number. Spills, stack and shared memory in bytes.\n\n' "$(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
       printf '%s\n' "$table"
     } | tee "$artifacts/registers.md"
+    # What the loops of products issue, for the predicted times.
+    if have python3 && have cuobjdump; then
+      python3 -B tools/instructions.py "$artifacts"/native/cuda/cuda/CMakeFiles/*/__/kernels/linear_f16.cu.o > "$artifacts/instructions.tsv"
+    fi
     ;;
   help) usage ;;
   *) echo "build.sh: unknown verb '$verb'" >&2; usage >&2; exit 2 ;;

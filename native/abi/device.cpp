@@ -128,7 +128,7 @@ sl_status sl_device_set_switch_points(sl_device* device, const sl_switch_points*
     const sl_switch_points given = checked_struct(points, "points");
     for (int i = 0; i < SL_KEPT_KINDS; i++) {
       if (given.few[i] < 0 || given.few[i] > 8) fail(SL_ERR_ARGUMENT, "points.few[%d] is %d, expected 0..8", i, given.few[i]);
-      if (given.narrow[i] < 0 || given.dense[i] < 0) fail(SL_ERR_ARGUMENT, "points.narrow[%d] is %d and points.dense[%d] is %d, expected 0 or more", i, given.narrow[i], i, given.dense[i]);
+      if (given.narrow[i] < 0 || given.dense[i] < -1) fail(SL_ERR_ARGUMENT, "points.narrow[%d] is %d and points.dense[%d] is %d, expected 0 or more (or a dense of -1)", i, given.narrow[i], i, given.dense[i]);
     }
     sl_device& d = checked(device, "device");
     std::lock_guard lock(d.setting);

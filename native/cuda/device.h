@@ -41,8 +41,8 @@ class cuda_device final : public device {
  private:
   int ordinal_, multiprocessors_ = 1, capability_ = 0;
   sl_device_options options_;
-  // Guesses, for devices that have not been measured: what Marlin and its kind show on an A100 and an H100.
-  sl_switch_points points_ = {sizeof(sl_switch_points), {8, 8, 8, 8, 8}, {16, 16, 16, 16, 16}, {64, 513, 513, 513, 513}};
+  // Guesses, for devices that have not been measured. Our own dense tiles read w once for 64 rows of x, which costs more than unpacking.
+  sl_switch_points points_ = {sizeof(sl_switch_points), {8, 8, 8, 8, 8}, {16, 16, 16, 16, 16}, {64, -1, -1, -1, -1}};
   CUcontext context_ = nullptr;
   char name_[128] = {};
   mutable std::once_flag library_looked_for_;

@@ -17,7 +17,7 @@ cuda_stream::cuda_stream(const cuda_device& d, cudaStream_t imported) : device_(
     native = imported;
   }
   try {
-    const uint64_t bytes = uint64_t(most_sharing_blocks) * uint64_t(d.multiprocessors()) * sizeof *arrivals_;
+    const uint64_t bytes = uint64_t(arrival_counters(d)) * sizeof *arrivals_;
     check_allocation(cudaMalloc(reinterpret_cast<void**>(&arrivals_), bytes), "cudaMalloc", bytes);
     check(cudaMemsetAsync(arrivals_, 0, bytes, native), "cudaMemsetAsync");
   } catch (...) {
@@ -27,6 +27,8 @@ cuda_stream::cuda_stream(const cuda_device& d, cudaStream_t imported) : device_(
 }
 
 cuda_stream::~cuda_stream() { release_all(); }
+
+int64_t cuda_stream::arrival_counters(const device& d) { return int64_t(16 * most_sharing_blocks) * multiprocessors(d); }
 
 void cuda_stream::release_all() noexcept {
   quietly(device_, [&] {

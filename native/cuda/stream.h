@@ -55,9 +55,10 @@ class cuda_stream final : public stream {
   // Made when it is first asked for. Within the device's context.
   pinned_staging& staging();
 
-  // A counter for each of most_sharing_blocks blocks a multiprocessor, zero between kernels: tiles that several blocks share count
-  // by them who is done.
+  // Counters, zero between kernels: what several blocks share counts by them who is done. Tiles of products have one for each of their
+  // blocks, of which most_sharing_blocks run on a multiprocessor; attention one for each tile and KV head, or goes without.
   static constexpr int most_sharing_blocks = 2;
+  static int64_t arrival_counters(const device& d);
   unsigned* arrivals() const { return arrivals_; }
 
   cudaStream_t native = nullptr;

@@ -207,7 +207,7 @@ typedef struct sl_switch_points {
   int32_t few[SL_KEPT_KINDS];    /* up to so many rows (8 at most): one launch that keeps all of x by the side */
   int32_t narrow[SL_KEPT_KINDS]; /* above, up to so many: tiles of 16 rows of x */
   int32_t dense[SL_KEPT_KINDS];  /* from so many on: quantised weights go to 16 bits first, dense ones to the vendor's library where it is;
-                                    0: never. Between: tiles of 64 rows */
+                                    0: never; -1: from 513 on where that library is. Between: tiles of 64 rows */
 } sl_switch_points;
 
 /* How many devices the backend has here; 0 where it is not built or there is no driver (sl_last_error then tells which). */

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backend.h"
+#include "merge.cuh"
 
 namespace sl {
 namespace SL_BACKEND_NS {
@@ -15,8 +16,9 @@ struct prefix_states {
 
 // o [S,T,H,Dv], lse2 [S,T,H] -> y, y_lse2 (may be absent), with a further logit a head that has no value (may be absent)
 // for the tokens before *num_tokens (null: all).
-void merge_states(stream&, const view& o, const view& lse2, const view& sinks, const int* num_tokens, const prefix_states&,
-                  const view& y, const view& y_lse2);
+merge_rows rows_to_merge(const view& o, const view& lse2, const view& sinks, const int* num_tokens, const prefix_states&, const view& y,
+                         const view& y_lse2);
+void merge_states(stream&, const merge_rows&);
 
 }  // namespace SL_BACKEND_NS
 }  // namespace sl

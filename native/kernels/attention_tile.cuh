@@ -5,9 +5,8 @@
 #pragma once
 
 #include "backend.h"
+#include "merge.cuh"
 #include "paged.cuh"
-#include "reduce.cuh"
-#include "softmax.cuh"
 #include "vec.cuh"
 
 namespace sl {
@@ -30,6 +29,7 @@ struct tile_params {
   int window, kv_dtype;
   float scale, soft_cap;
   bool causal, q_vectors, o_vectors;  // rows may be moved 16 bytes at a time
+  joining join;                       // of the states: those of this launch's splits come last
 };
 
 struct query_tile {
@@ -169,6 +169,19 @@ __device__ __forceinline__ float finish_row(const tile_params& p, const device_p
   float keep = 1.0f, unused;
   if (p.sinks && at.token < plan.num_tokens()) s = merge(s, {p.sinks[at.head] * log2_e, 1.0f}, keep, unused);
   return s.max == SL_NEGATIVE_INFINITY ? 0.0f : keep / s.sum;
+}
+
+// Behind what all threads of the block wrote: the last block of a tile joins its states. Its counter: tiles of a sequence begin `Rows` rows
+// apart, and those of another begin at another token.
+template <int Rows>
+__device__ __forceinline__ void join_tile(const tile_params& p, const query_tile& tile, int kv_head) {
+  if (!p.join.arrivals) return;
+  const long long start = (long long)tile.first_token * p.group + tile.first_row;
+  if (!arrives_last(p.join.arrivals + ((start / Rows + tile.first_token) * int(gridDim.y) + kv_head), unsigned(p.splits))) return;
+  for (int row = int(threadIdx.x) / 32; row < tile.rows; row += int(blockDim.x) / 32) {
+    const row_place at = place_of(tile, p, kv_head, row);
+    merge_row<true>(p.join.rows, at.token, at.head);
+  }
 }
 
 __device__ __forceinline__ void put_lse2(const tile_params& p, const query_tile& tile, row_place at, softmax_state s) {

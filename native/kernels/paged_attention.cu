@@ -1,10 +1,10 @@
-// paged_attention and cascade_attention: which kernels take a call, how it is cut into launches and splits, and the merge of
+// paged_attention and cascade_attention: which kernels take a call, how it is cut into launches and splits, and who joins
 // the parts. All of it follows from shapes and capacities, the same at capture and at every replay; each kernel is right for
 // every plan, so that the choice is one of speed only.
 //   decode  paged_attention.cuh   a token a block          16 and 64 rows  paged_prefill.cuh   tensor cores
 //   tiled   tiled_attention.cu    CUDA cores, 32 rows
 // Cascade: the prefixes of all levels in one launch of a tiled kernel, a state a level and split; then the sequences' own
-// keys; then all states of a token are merged at once.   Source: Juravsky et al. 2024, Ye et al. 2024.
+// keys, at whose end all states of a token are joined, where there are counters for all tiles; else by a launch of its own.   Source: Juravsky et al. 2024, Ye et al. 2024.
 #include <algorithm>
 
 #include "attention_tile.cuh"
@@ -12,6 +12,7 @@
 #include "ops.h"
 #include "paged_attention.cuh"
 #include "paged_prefill.cuh"
+#include "stream.h"
 
 namespace sl {
 namespace SL_BACKEND_NS {
@@ -29,6 +30,7 @@ struct attention_plan {
   route own, prefixes;
   int heads_a_block, head_tiles;  // decode
   int levels, prefix_splits, splits;
+  bool joins;                 // the launch of the sequences' own keys joins all states
   int states() const { return levels * prefix_splits + splits; }
   bool merges() const { return states() > 1; }
 };
@@ -75,6 +77,9 @@ attention_plan plan_attention(const device& d, const attention_args& a, bool cas
     p.levels = int(std::clamp<uint64_t>(most_state_bytes / std::max<uint64_t>(level_bytes, 1), 1,
                                         uint64_t(std::min(a.batch->max_prefixes, max_prefix_levels))));
   }
+  // A counter a tile and KV head, by the place of the tile's first row.
+  const int64_t counters = p.own.rows == 1 ? T * c.kv_heads * p.head_tiles : (T * group / p.own.rows + T) * c.kv_heads;
+  p.joins = p.merges() && counters <= cuda_stream::arrival_counters(d);
   return p;
 }
 
@@ -109,13 +114,20 @@ class attention_call {
     if (plan_.levels > 0) run_tiles(plan_.prefixes, true);
     if (plan_.own.rows == 1) run_decode();
     else run_tiles(plan_.own, false);
-    if (!plan_.merges()) return;
-    const plan_view& p = a_.batch->device;
-    const prefix_states prefixes = {p.token_sequence, p.level_lengths, plan_.levels, plan_.prefix_splits, a_.batch->max_sequences};
-    merge_states(s_, o_, lse2_, a_.sinks, &p.header->num_tokens, prefixes, a_.o, a_.lse2);
+    if (plan_.merges() && !plan_.joins) merge_states(s_, all_states());
   }
 
  private:
+  merge_rows all_states() const {
+    const plan_view& p = a_.batch->device;
+    return rows_to_merge(o_, lse2_, a_.sinks, &p.header->num_tokens, {p.token_sequence, p.level_lengths, plan_.levels, plan_.prefix_splits, a_.batch->max_sequences}, a_.o,
+                         a_.lse2);
+  }
+  joining join() const {
+    joining j{};
+    if (plan_.joins) j.rows = all_states(), j.arrivals = gmem<unsigned>(static_cast<cuda_stream&>(s_).arrivals());
+    return j;
+  }
   int own_state() const { return plan_.levels * plan_.prefix_splits; }  // the first of the sequences' own keys
 
   void run_tiles(route r, bool prefixes) {
@@ -139,6 +151,7 @@ class attention_call {
     p.window = a_.window, p.kv_dtype = c.dtype, p.scale = a_.scale, p.soft_cap = a_.soft_cap, p.causal = a_.causal != 0;
     p.q_vectors = rows_aligned_16(a_.q), p.o_vectors = rows_aligned_16(o_);
     int64_t rows = int64_t(p.T) * p.group, owners = int64_t(p.max_sequences) + 1;
+    if (!prefixes) p.join = join();
     if (prefixes) {
       p.prefixes = reinterpret_cast<const int*>(plan.prefixes), p.prefix_indptr = plan.prefix_indptr;
       p.splits = plan_.prefix_splits, p.first_state = 0;
@@ -179,6 +192,7 @@ class attention_call {
       p.D = a_.cache.key_dim, p.Dv = a_.cache.value_dim, p.group = int(a_.q.shape[1]) / a_.cache.kv_heads;
       p.head_tiles = plan_.head_tiles, p.splits = plan_.splits, p.window = a_.window;
       p.scale = a_.scale, p.soft_cap = a_.soft_cap, p.causal = a_.causal != 0, p.q_vectors = rows_aligned_16(a_.q);
+      p.join = join();
       attend(s_, a_, p, plan_.heads_a_block);
     };
     for_activation(a_.cache.dtype, fill);

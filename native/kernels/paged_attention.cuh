@@ -2,7 +2,7 @@
 // q [T,H,D], o [T,H,Dv] in {f32,f16,bf16}   k, v pools [pages,Hkv,P,D] in {f32,f16,bf16}   lse2 [T,H]
 // grid (T, Hkv * head tiles, splits)   block 128   shared 32..64 KB
 // A block takes one query token and up to 8 of the query heads that share a KV head, so that each key and value is read
-// once for all of them; a long sequence is split along its keys, and merge_states joins the parts.
+// once for all of them; a long sequence is split along its keys, and the last of its blocks to arrive joins the parts.
 // Decode moves the sequence's keys and values once: bound by memory. More rows of a sequence are the tiled kernels' work
 // (paged_prefill, tiled_attention): here they are right, but the keys are read for each token.
 // Source: Kwon et al. 2023 (pages), Dao et al. 2023 (split-KV), Ye et al. 2025 (the two-stage copy pipeline on CUDA cores).
@@ -12,8 +12,7 @@
 
 #include "attention.h"
 #include "host.cuh"
-#include "reduce.cuh"
-#include "softmax.cuh"
+#include "merge.cuh"
 
 namespace sl {
 namespace SL_BACKEND_NS {
@@ -33,6 +32,7 @@ struct attention_params {
   int D, Dv, group, head_tiles, splits, window;
   float scale, soft_cap;
   bool causal, q_vectors;  // q's rows may be read 16 bytes at a time
+  joining join;            // of the splits' states
 };
 
 // Where the warps' sums of a head meet: quarters of vectors first, so that lanes store 16 bytes side by side; half of the banks
@@ -283,6 +283,8 @@ __global__ void __launch_bounds__(attention_threads)
     if (thread == 0 && p.lse2)
       p.lse2[split * p.lse_split + token * p.lse_token + head * p.lse_head] = empty ? all.max : all.max + log2f(all.sum);
   }
+  if (p.join.arrivals && arrives_last(p.join.arrivals + (token * int(gridDim.y) + int(blockIdx.y)), unsigned(p.splits)))
+    for (int h = warp; h < heads; h += attention_warps) merge_row<true>(p.join.rows, token, first_head + h);
 }
 
 // --- launch ----------------------------------------------------------------------------------------------------------

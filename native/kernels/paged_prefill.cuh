@@ -399,6 +399,7 @@ __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p
     finish_row(p, plan, at, all);
     put_lse2(p, tile, at, all);
   }
+  join_tile<S::Rows>(p, tile, kv_head);
 }
 
 template <typename T, typename S>

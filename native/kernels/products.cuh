@@ -31,6 +31,7 @@ inline bool few_wanted(const device& d, const cuda_weight& w, int64_t T) { retur
 inline bool narrow_wanted(const device& d, const cuda_weight& w, int64_t T) { return T <= points_of(d).narrow[kept_of(w)]; }
 inline bool dense_wanted(const device& d, const cuda_weight& w, int64_t T) {
   const int from = points_of(d).dense[kept_of(w)];
+  if (from < 0) return T > 512 && library_of(d) != nullptr;
   return from > 0 && T >= from;
 }
 

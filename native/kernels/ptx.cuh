@@ -185,6 +185,16 @@ __device__ __forceinline__ uint4 load_stream_16(gmem<const uint4> p) {
 }
 
 // What other blocks have written: past L1, which does not know of it.
+__device__ __forceinline__ float load_l2(gmem<const float> p) {
+#if defined(__CUDACC__)
+  float v;
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
+  return v;
+#else
+  simt::acquire(p.p);
+  return p[0];
+#endif
+}
 __device__ __forceinline__ float4 load_l2(gmem<const float4> p) {
 #if defined(__CUDACC__)
   float4 v;

@@ -9,8 +9,8 @@
 // adds them in the blocks' order.
 #pragma once
 
+#include "arrive.cuh"
 #include "fragments.cuh"
-#include "reduce.cuh"
 
 namespace sl {
 namespace SL_BACKEND_NS {
@@ -217,7 +217,6 @@ struct weight_tile {
 template <typename Tile, typename Weights, typename Groups, typename Finish>
 __device__ __forceinline__ void stream_tiles(smem<char> shared, const tile_input& in, const tile_plan& plan, gmem<float> partial, gmem<unsigned> arrivals,
                                              Weights weights, Groups groups, Finish finish) {
-  SHARED_ARRAY(int, last, 4);
   const int block = int(blockIdx.x);
   const long long end = plan.first_of(block + 1);
   for (long long unit = plan.first_of(block); unit < end;) {
@@ -236,17 +235,7 @@ __device__ __forceinline__ void stream_tiles(smem<char> shared, const tile_input
       const gmem<float> mine = part(block, from > 0);
       for (int at = int(threadIdx.x); at < Tile::BM * Tile::BN / 4; at += Tile::threads)
         view_as<float4>(mine)[at] = view_as<float4>(sums + (at / (Tile::BN / 4) * Tile::out_row + at % (Tile::BN / 4) * 4))[0];
-      __threadfence();
-      __syncthreads();
-      if (threadIdx.x == 0) {
-        last[0] = int(atomicAdd(arrivals + first, 1u)) == final - first ? 1 : 0;
-        if (last[0]) arrivals[first] = 0u;  // for the next launch
-      }
-      __syncthreads();
-      const bool finishes = last[0] != 0;
-      __syncthreads();  // `last` may be written again
-      if (!finishes) continue;
-      __threadfence();
+      if (!arrives_last(arrivals + first, unsigned(final - first + 1))) continue;
       for (int at = int(threadIdx.x); at < Tile::BM * Tile::BN / 4; at += Tile::threads) {
         float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         for (int b = first; b <= final; b++) {

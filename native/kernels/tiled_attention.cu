@@ -185,6 +185,7 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
       }
     }
   }
+  join_tile<tiled_rows>(p, tile, kv_head);
 }
 
 }  // namespace

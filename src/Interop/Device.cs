@@ -56,7 +56,7 @@ public sealed record SwitchPoints
     /// <summary>Above, up to so many: tiles of 16 rows.</summary>
     public required int[] Narrow { get; init; }
 
-    /// <summary>From so many on quantised weights go to 16 bits first, and dense ones to the vendor's library; 0: never.</summary>
+    /// <summary>From so many on quantised weights go to 16 bits first, and dense ones to the vendor's library; 0: never; -1: from 513 on where that library is.</summary>
     public required int[] Dense { get; init; }
 }
 

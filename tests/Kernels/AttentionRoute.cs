@@ -8,7 +8,7 @@ namespace Sluice.Kernels;
 /// </summary>
 public sealed class AttentionRoute
 {
-    private const int Multiprocessors = 4, MostSplits = 32, MostLevels = 4;
+    private const int Multiprocessors = 4, MostSplits = 32, MostLevels = 4, Counters = 32 * Multiprocessors;
 
     private readonly OpCase _case;
     private readonly BatchOptions _capacity;
@@ -59,7 +59,10 @@ public sealed class AttentionRoute
 
     public long States => (Levels * PrefixSplits) + Splits;
 
-    public long Launches => 1 + (Levels > 0 ? 1 : 0) + (States > 1 ? 1 : 0);
+    /// <summary>The launch of the sequences' own keys joins all states: there is a counter for each of its tiles.</summary>
+    public bool Joins => States > 1 && _case.Cache!.KvHeads * (Rows == 1 ? _tokens * HeadTiles : (_tokens * _group / Rows) + _tokens) <= Counters;
+
+    public long Launches => 1 + (Levels > 0 ? 1 : 0) + (States > 1 && !Joins ? 1 : 0);
 
     /// <summary>Some tile with keys goes to tensor cores.</summary>
     public bool Multiplies { get; private set; }

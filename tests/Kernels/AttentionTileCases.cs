@@ -113,6 +113,9 @@ public static partial class AttentionCases
             }
         }
 
+        // More tiles than the executor's stream has counters: their states are joined by a launch of their own.
+        Shape many = new("many heads", [.. Enumerable.Repeat(1, 18)], [.. Enumerable.Range(0, 18).Select(b => 257 + (3 * b))], H: 16, Hkv: 8, D: 16) { Prefixes = [new SharedPrefix(0, 18, 0, 256)] };
+        yield return Attention("cascade_attention", $"levels: {many.Name}", many, DType.F16, DType.F16, causal: true);
         yield return Attention("cascade_attention", "levels: I8", shapes[3], DType.F16, DType.I8, causal: true, padding: 1);
         yield return Attention("cascade_attention", "levels: FP8 prompts", shapes[2], DType.BF16, DType.FP8E4M3, causal: true);
         yield return Attention("cascade_attention", "levels: FP8 for f32", shapes[0], DType.F32, DType.FP8E4M3, causal: true);

@@ -91,6 +91,18 @@ public sealed class CountsTests
         File.WriteAllText(path, CountsTable.Write(device));
     }
 
+    [Fact]
+    public void Predicted_times_are_written_where_asked()
+    {
+        if (Environment.GetEnvironmentVariable("SLUICE_PREDICTED") is not { Length: > 0 } path || Environment.GetEnvironmentVariable("SLUICE_INSTRUCTIONS") is not { Length: > 0 } instructions)
+        {
+            Assert.Skip("SLUICE_PREDICTED and SLUICE_INSTRUCTIONS name no files: ./build.sh test --counts writes the table");
+            return;
+        }
+
+        File.WriteAllText(path, PredictedTimes.Write(File.ReadAllText(instructions)));
+    }
+
     // KERNEL() leaves each kernel's name in the library: what is launched anywhere is found here.
     [Fact]
     public void Every_kernel_has_a_representative()
@@ -109,6 +121,19 @@ public sealed class CountsTests
                 Assert.True(run.Kernels.Any(k => k.Kernel == kernel), $"{c} runs {string.Join(", ", run.Kernels.Select(k => k.Kernel))}, and not {kernel}");
             }
         }
+    }
+
+    // States are joined where they are written, or by a launch of their own where there are more tiles than counters: by every kernel that writes them.
+    [Fact]
+    public void Attention_cases_join_states_both_ways()
+    {
+        AttentionRoute[] split = [.. KernelCases.All.Where(c => c.Op is "paged_attention" or "cascade_attention").Select(c => new AttentionRoute(c)).Where(r => r.States > 1)];
+        foreach (int rows in new[] { 1, 16, 32, 64 })
+        {
+            Assert.Contains(split, r => r.Rows == rows && r.Joins);
+        }
+
+        Assert.Contains(split, r => !r.Joins);
     }
 
     // A kernel's name does not tell its tile: the number of its products does.

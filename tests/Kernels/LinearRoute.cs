@@ -4,11 +4,11 @@ namespace Sluice.Kernels;
 
 /// <summary>
 /// What a product x * w^T costs on cuda, from the rules of native/kernels/linear.cu and products.cuh alone: the kernel that takes it, how its
-/// work is cut, and the bytes that blocks read and write. Counted for the executor's four multiprocessors.
+/// work is cut, and the bytes that blocks read and write. For the executor's four multiprocessors, or a GPU's.
 /// </summary>
 public sealed class LinearRoute
 {
-    private const int Multiprocessors = 4, MostTiled = 512;
+    private const int Played = 4;
     private const long PanelBytes = 512 << 10;
 
     private readonly double _weightReads = 1, _rest;
@@ -29,8 +29,9 @@ public sealed class LinearRoute
     /// <param name="y">The result's type.</param>
     /// <param name="normBytes">Of the norm's weight, where few rows are normalised on their way.</param>
     /// <param name="squared">The sums of x's squares are there: each of a block's warps reads them.</param>
+    /// <param name="multiprocessors">Of the device.</param>
     /// <param name="route">The kernels that are asked for; else as a device that was not measured chooses.</param>
-    public LinearRoute(HostTensor x, DType rounded, HostWeight w, long columns, DType y, long normBytes, bool squared = false, Route route = Route.Any)
+    public LinearRoute(HostTensor x, DType rounded, HostWeight w, long columns, DType y, long normBytes, bool squared = false, Route route = Route.Any, int multiprocessors = Played)
     {
         long m = x.Shape[0], k = w.Cols, xBytes = x.DType.Size();
         Products = ProductsOf(w, rounded);
@@ -42,7 +43,7 @@ public sealed class LinearRoute
             {
                 // x in shared memory once a block; the sums of a warp's rows of w are neighbours in y: a sector for each warp and row of x.
                 long tile = m == 1 ? 1 : 4, rows = m > 1 ? 4 : 2, share = 1;
-                while (share < 8 && Ceil(columns, 8 / share * rows) * Ceil(m, tile) < 2 * Multiprocessors && Ceil(k, w.Encoding == WeightEncoding.F32 ? 4 : 8) > 32 * share)
+                while (share < 8 && Ceil(columns, 8 / share * rows) * Ceil(m, tile) < 2 * multiprocessors && Ceil(k, w.Encoding == WeightEncoding.F32 ? 4 : 8) > 32 * share)
                 {
                     share *= 2;
                 }
@@ -52,7 +53,7 @@ public sealed class LinearRoute
                 return;
             }
 
-            long tiles64 = Ceil(m, 64) * Ceil(columns, 64), split = Splits(tiles64, Ceil(k, 32));
+            long tiles64 = Ceil(m, 64) * Ceil(columns, 64), split = Splits(tiles64, Ceil(k, 32), multiprocessors);
             Launches = split > 1 ? 2 : 1;
             _weightReads = Ceil(m, 64);
             // Sums of a split are written, and read once more.
@@ -62,18 +63,18 @@ public sealed class LinearRoute
 
         TensorCores = true;
         bool dense = Operand == "dense", biased = Biased(w);
-        if (route == Route.Dense || (route == Route.Any && !dense && m > MostTiled && k % 8 == 0))
+        if (route == Route.Dense)
         {
             // Panels of w to 16 bits, each written and read as a dense weight of its own.
             Kernel = "dense";
             Copies = x.DType != Products || k % 8 != 0;
-            long panel = Math.Max(256, Multiprocessors * PanelBytes / (2 * k) / 256 * 256);
+            long panel = Math.Max(256, multiprocessors * PanelBytes / (2 * k) / 256 * 256);
             _rest = (Copies ? m * (double)k * (xBytes + 2) : 0) + (2.0 * columns * k);
             Launches = Copies ? 1 : 0;
             for (long first = 0; first < columns; first += panel)
             {
                 long rows = Math.Min(panel, columns - first);
-                LinearRoute each = new(x with { DType = Products }, Products, w with { Encoding = Products == DType.F16 ? WeightEncoding.F16 : WeightEncoding.BF16 }, rows, y, 0);
+                LinearRoute each = new(x with { DType = Products }, Products, w with { Encoding = Products == DType.F16 ? WeightEncoding.F16 : WeightEncoding.BF16 }, rows, y, 0, multiprocessors: multiprocessors);
                 (Launches, Mma, _rest) = (Launches + 1 + each.Launches, Mma + each.Mma, _rest + each.Moved(2 * rows * k));
             }
 
@@ -91,13 +92,13 @@ public sealed class LinearRoute
             Kernel = "few";
             Mma = items * blocks * (dense ? 4 : biased ? 16 : 8);
             // x once a block, twice where it is normalised and the sums of its squares are not there.
-            _rest = (Math.Min(Ceil(items, 8 / share), 2 * Multiprocessors) * (double)m * ((k * xBytes * (normBytes > 0 && !squared ? 2 : 1)) + (squared ? 8 * 4 * Ceil(k, 16) : 0) + normBytes)) + (1.1 * results);
+            _rest = (Math.Min(Ceil(items, 8 / share), 2 * multiprocessors) * (double)m * ((k * xBytes * (normBytes > 0 && !squared ? 2 : 1)) + (squared ? 8 * 4 * Ceil(k, 16) : 0) + normBytes)) + (1.1 * results);
             return;
         }
 
         bool narrow = route == Route.Narrow || (route == Route.Any && m <= 16);
         long bm = narrow ? 16 : 64, bn = narrow ? 128 : 256, steps = Ceil(k, 128), tilesM = Ceil(m, bm), tilesN = Ceil(columns, bn), tiles = tilesM * tilesN;
-        long atOnce = (narrow ? 2 : 1) * Multiprocessors, units = tiles * steps;
+        long atOnce = (narrow ? 2 : 1) * multiprocessors, units = tiles * steps;
         long grid = tiles >= 4 * atOnce ? tiles : Math.Max(Math.Min(tiles, atOnce), Math.Min(atOnce, units / 4));
         bool shared = !(units % grid == 0 && units / grid % steps == 0);
         Kernel = narrow ? "narrow" : "wide";
@@ -162,9 +163,9 @@ public sealed class LinearRoute
     /// <summary>Bytes that blocks move, where tiles are whole.</summary>
     public double Moved(long weightBytes) => (_weightReads * weightBytes) + _rest;
 
-    private static long Splits(long tiles, long steps)
+    private static long Splits(long tiles, long steps, long multiprocessors)
     {
-        const long wanted = 3 * Multiprocessors;
+        long wanted = 3 * multiprocessors;
         long n = Math.Min(Math.Min(Ceil(wanted, tiles), steps / 8), 32);
         return n <= 1 || tiles * 4 > wanted * 3 ? 1 : Ceil(steps, Ceil(steps, n));
     }

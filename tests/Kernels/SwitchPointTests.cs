@@ -29,7 +29,7 @@ public sealed class SwitchPointTests
         using Device device = Device.Open(Backend.Simt);
         SwitchPoints points = device.SwitchPoints;
         Assert.Contains("points.few[2] is 9", Assert.Throws<SluiceException>(() => device.SwitchPoints = points with { Few = [8, 8, 9, 8, 8] }).Message);
-        Assert.Contains("points.dense[4] is -1", Assert.Throws<SluiceException>(() => device.SwitchPoints = points with { Dense = [0, 0, 0, 0, -1] }).Message);
+        Assert.Contains("points.dense[4] is -2", Assert.Throws<SluiceException>(() => device.SwitchPoints = points with { Dense = [0, 0, 0, -1, -2] }).Message);
         Assert.Throws<ArgumentException>(() => device.SwitchPoints = points with { Narrow = [1, 2] });
         Assert.Equal(points.Few, device.SwitchPoints.Few);
     }

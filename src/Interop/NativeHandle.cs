@@ -51,10 +51,10 @@ internal unsafe ref struct Lease
     }
 
     /// <summary>The stream that a call is made on: where somebody looks on, the call is told under the caller's name when the lease ends.</summary>
-    public void* Hold(ComputeStream stream, [CallerMemberName] string method = "")
+    public void* Hold(ComputeStream? stream, [CallerMemberName] string method = "")
     {
-        (_observer, _method) = (stream.Observer, method);
-        return Hold((NativeHandle)stream);
+        (_observer, _method) = (stream?.Observer, method);
+        return Hold((NativeHandle?)stream);
     }
 
     /// <summary>A tensor as the ABI wants it.</summary>

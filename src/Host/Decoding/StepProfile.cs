@@ -15,7 +15,7 @@ namespace Sluice.Decoding;
 /// <param name="WeightBytes">Bytes of weights that the calls read, each weight once a call; of an embedding the step's rows alone. 0: it has none.</param>
 public sealed record KindTime(string Kind, int Calls, double Microseconds, double Percent, long WeightBytes)
 {
-    /// <summary>Gigabytes (10^9 bytes) of weights a second.</summary>
+    /// <summary>Gigabytes (10^9 bytes) of weights a second: the caches' rate, where all of a step's weights fit them.</summary>
     public double GigabytesPerSecond => Microseconds > 0 ? WeightBytes / Microseconds / 1e3 : 0;
 }
 

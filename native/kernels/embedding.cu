@@ -88,6 +88,8 @@ void embedding_cuda(stream& s, const embedding_args& a) {
 template <typename T>
 __global__ void gather_kernel(gmem<T> y, gmem<const T> x, gmem<const int> rows, long long T_rows, int D, long long y_stride,
                               long long x_stride, T missing) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
   const long long i = blockIdx.x, row = rows[i];
   for (int d = int(threadIdx.x); d < D; d += int(blockDim.x))
     y[i * y_stride + d] = row >= 0 && row < T_rows ? T(x[row * x_stride + d]) : missing;
@@ -97,7 +99,7 @@ void gather_cuda(stream& s, const gather_args& a) {
   if (a.y.shape[0] == 0) return;
   const auto start_as = [&](auto missing, int64_t elements) {  // of a T
     using T = decltype(missing);
-    launch(native(s), KERNEL(gather_kernel<T>), unsigned(a.y.shape[0]), 128, 0, a.y.as<T>(), a.x.as<const T>(),
+    launch_early(native(s), KERNEL(gather_kernel<T>), unsigned(a.y.shape[0]), 128, 0, a.y.as<T>(), a.x.as<const T>(),
            a.rows.as<const int>(), a.x.shape[0], int(a.x.shape[1] / elements), a.y.stride[0] / elements, a.x.stride[0] / elements,
            missing);
   };

@@ -53,6 +53,8 @@ __global__ void __launch_bounds__(attention_threads)
     paged_attention_kernel(attention_params<KV> p, device_plan plan, page_shape shape) {
   constexpr int Vec = elements_of_16_bytes<KV>, Held = Vec * Vectors, Groups = attention_threads / Lanes;
   constexpr int step_keys = Groups * keys_a_step;
+  allow_next_kernel();
+  wait_for_previous_kernel();
   DYN_SHARED(KV, staging);  // [2 stages][keys, values][keys_a_step][Vectors][threads][Vec]
 
   const int token = int(blockIdx.x), kv_head = int(blockIdx.y) / p.head_tiles, split = int(blockIdx.z);
@@ -299,7 +301,7 @@ void start(stream& s, const attention_args& a, const attention_params<KV>& p) {
   constexpr size_t merged = size_t(attention_warps) * Heads * (merge_layout<elements_of_16_bytes<KV>, Lanes * Vectors>::width + 2) * 4;
   constexpr size_t shared = Direct ? merged : staged > merged ? staged : merged;
   const dim3 grid(unsigned(a.q.shape[0]), unsigned(a.cache.kv_heads * p.head_tiles), unsigned(p.splits));
-  launch(native(s), KERNEL(paged_attention_kernel<KV, Lanes, Vectors, Heads, Direct>), grid, attention_threads, shared, p,
+  launch_early(native(s), KERNEL(paged_attention_kernel<KV, Lanes, Vectors, Heads, Direct>), grid, attention_threads, shared, p,
          plan_of(*a.batch), shape_of(a.cache));
 }
 

@@ -62,6 +62,8 @@ struct prefill_shape {
 
 template <typename T, typename S>
 __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p, device_plan plan, page_shape shape) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
   constexpr int DC = S::DC, Kt = S::Kt, Chunks = DC / 8, NK = S::Keys / 8;
   DYN_SHARED(T, staging);  // [2 stages][keys, values][Kt][DC], and the queries' [Rows][DC]
   SHARED_ARRAY(long long, key_rows, 4 * Kt);  // of the tiles n & 3: the pools' rows, -1 for none
@@ -404,7 +406,7 @@ __global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p
 
 template <typename T, typename S>
 void start_prefill(stream& s, const tile_params& p, const device_plan& plan, page_shape shape, dim3 grid) {
-  launch(native(s), KERNEL(paged_prefill_kernel<T, S>), grid, S::Threads, S::shared, p, plan, shape);
+  launch_early(native(s), KERNEL(paged_prefill_kernel<T, S>), grid, S::Threads, S::shared, p, plan, shape);
 }
 
 template <typename T, bool Eight>

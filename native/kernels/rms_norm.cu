@@ -6,6 +6,7 @@
 // moves 2*T*D*sizeof(x) bytes (4 and 3 with a residual): bound by memory, and for one row by latency
 #include "host.cuh"
 #include "ops.h"
+#include "ptx.cuh"
 #include "reduce.cuh"
 
 namespace sl {
@@ -20,6 +21,8 @@ enum class residual_use { none, before, after };  // of the norm
 template <typename T, typename R, typename Y, int Vec, residual_use Use>
 __global__ void __launch_bounds__(1024) rms_norm_kernel(gmem<Y> y, gmem<R> r, gmem<const T> x, any_input w, int D, float eps,
                                                         long long y_stride, long long r_stride, long long x_stride) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
   constexpr bool before = Use == residual_use::before;
   const long long row = blockIdx.x;
   y += row * y_stride, x += row * x_stride;
@@ -86,7 +89,7 @@ template <typename T, typename R, typename Y, int Vec, residual_use Use>
 static void start(stream& s, const view& x, const view& r, const view& w, float eps, const view& y) {
   const int D = int(x.shape[1]);
   const int threads = std::min(1024, std::max(1, int(blocks_for(blocks_for(D, Vec), 32))) * 32);
-  launch(native(s), KERNEL(rms_norm_kernel<T, R, Y, Vec, Use>), unsigned(x.shape[0]), unsigned(threads), 0, y.as<Y>(), r.as<R>(),
+  launch_early(native(s), KERNEL(rms_norm_kernel<T, R, Y, Vec, Use>), unsigned(x.shape[0]), unsigned(threads), 0, y.as<Y>(), r.as<R>(),
          x.as<const T>(), input_of(w), D, eps, y.stride[0], r.stride[0], x.stride[0]);
 }
 

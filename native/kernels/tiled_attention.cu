@@ -40,6 +40,8 @@ __device__ __forceinline__ void fma_4(float& sum, float4 a, float4 b) {
 // Parts: 64 dims of the values a thread has 4 of.
 template <int Parts>
 __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_params p, device_plan plan, page_shape shape) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
   DYN_SHARED(float, memory);
   SHARED_ARRAY(long long, key_rows, tiled_keys);
   SHARED_ARRAY(float, scales, 2 * tiled_keys);
@@ -192,9 +194,9 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
 
 void tiled_attention(stream& s, const tile_params& p, const device_plan& plan, page_shape shape, dim3 grid) {
   const size_t shared = size_t(tiled_layout_of(p.D, p.Dv).end) * 4;
-  if (p.Dv <= 64) launch(native(s), KERNEL(tiled_attention_kernel<1>), grid, tiled_threads, shared, p, plan, shape);
-  else if (p.Dv <= 128) launch(native(s), KERNEL(tiled_attention_kernel<2>), grid, tiled_threads, shared, p, plan, shape);
-  else launch(native(s), KERNEL(tiled_attention_kernel<4>), grid, tiled_threads, shared, p, plan, shape);
+  if (p.Dv <= 64) launch_early(native(s), KERNEL(tiled_attention_kernel<1>), grid, tiled_threads, shared, p, plan, shape);
+  else if (p.Dv <= 128) launch_early(native(s), KERNEL(tiled_attention_kernel<2>), grid, tiled_threads, shared, p, plan, shape);
+  else launch_early(native(s), KERNEL(tiled_attention_kernel<4>), grid, tiled_threads, shared, p, plan, shape);
 }
 
 }  // namespace SL_BACKEND_NS

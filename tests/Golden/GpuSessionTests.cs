@@ -1,4 +1,5 @@
 using Sluice.Interop;
+using Sluice.Models;
 
 namespace Sluice.Tests.Golden;
 
@@ -40,6 +41,22 @@ public sealed class GpuSessionTests
         }
     }
 
+    /// <summary>A graph of a bucket serves all numbers of sequences in it, with rows that are padding, and gives what op by op gives.</summary>
+    [Theory]
+    [MemberData(nameof(Backends))]
+    public async Task A_graph_serves_its_bucket(Backend backend)
+    {
+        using Model gpu = await LoadAsync(backend), cpu = await LoadAsync(Backend.Cpu);
+        using Steps graphs = new(gpu), plain = new(cpu);
+        foreach (int count in new[] { 11, 11, 13, 9, 2, 2, 16, 12 })
+        {
+            int[] ids = [.. Enumerable.Range(0, count).Select(i => 300 + (7 * i) + count)];
+            AssertNear(plain.Run(ids), graphs.Run(ids));
+        }
+
+        Assert.Equal(2, graphs.CapturedGraphs); // of 16, and of 2
+    }
+
     private static Task<Model> LoadAsync(Backend backend)
     {
         Assert.SkipWhen(Device.Count(backend) == 0, $"no {backend} device is here");
@@ -52,6 +69,47 @@ public sealed class GpuSessionTests
         session.NextLogits([.. prompt, 7]);
         session.NextLogits([.. prompt, 7, 8]);
         return session.NextLogits([.. prompt, 7, 8, 9]);
+    }
+
+    // A token each of new sequences, step after step.
+    private sealed class Steps : IDisposable
+    {
+        private const int Most = 16, PageSize = 16;
+
+        private readonly ComputeStream _stream;
+        private readonly KvCache _cache;
+        private readonly Batch _batch;
+        private readonly Transformer _transformer;
+
+        public Steps(Model model)
+        {
+            ModelConfig c = model.Config;
+            _stream = model.Device.CreateStream();
+            _cache = new KvCache(_stream, new KvCacheOptions(model.KvType, c.LayerCount, Most, c.KvHeadCount, c.HeadDim, c.ValueHeadDim, PageSize));
+            _batch = new Batch(_stream, _cache, new BatchOptions(Most, Most, Most));
+            _transformer = new Transformer(model, _stream, Most, Most);
+            _transformer.Reserve(_cache, _batch);
+        }
+
+        public int CapturedGraphs => _transformer.CapturedGraphs;
+
+        public float[] Run(int[] ids)
+        {
+            int[] each = [.. Enumerable.Range(0, ids.Length + 1)];
+            _batch.Update(_stream, new BatchStep { QueryIndptr = each, KvLengths = Enumerable.Repeat(1, ids.Length).ToArray(), PageIndptr = each, PageIds = each.AsSpan(0, ids.Length) });
+            Tensor logits = _transformer.Forward(_cache, _batch, ids, each.AsSpan(0, ids.Length), 1);
+            float[] values = new float[logits.Count];
+            _stream.Download(logits, values.AsSpan());
+            return values;
+        }
+
+        public void Dispose()
+        {
+            _transformer.Dispose();
+            _batch.Dispose();
+            _cache.Dispose();
+            _stream.Dispose();
+        }
     }
 
     private static void AssertNear(float[] expected, float[] actual) =>

@@ -6,7 +6,8 @@ namespace Sluice.Models;
 /// The forward pass of every architecture, top to bottom: T tokens of all sequences of a step, packed. The residual stream is f32 [T, C], activations
 /// within a block are of the model's activation type, in tensors that are made once, for the largest step, and viewed for smaller ones.
 /// On GPUs a step that wants the logits of all of its tokens, as decode does, is captured as a graph when its shape comes a second time, and replayed from
-/// then on: the plan, the ids and the rows lie at fixed addresses and are updated outside of it.
+/// then on: the plan, the ids and the rows lie at fixed addresses and are updated outside of it. A graph serves all numbers of tokens of its bucket:
+/// what they leave of its rows is padding, which kernels pass over or compute for nothing.
 /// </summary>
 internal sealed class Transformer : IDisposable
 {
@@ -34,7 +35,7 @@ internal sealed class Transformer : IDisposable
     private readonly bool _capturesGraphs;
     private readonly Dictionary<StepShape, StepGraph?> _graphs = []; // null: the shape came once
     private readonly HashSet<StepShape> _reserved = [];
-    private int _rowsFor;                 // _rows holds this many, one of each token; 0: something else
+    private int _eachRow;                 // _rows begins with this many, one of each token
 
     /// <param name="model">The model, which must outlive it.</param>
     /// <param name="stream">Where everything runs.</param>
@@ -49,6 +50,7 @@ internal sealed class Transformer : IDisposable
         try
         {
             _ids = stream.CreateTensor(DType.I32, maxTokens);
+            stream.Fill(_ids.Buffer!, 0, 0, (ulong)maxTokens * sizeof(int)); // of padding, too, a token is known
             _rows = stream.CreateTensor(DType.I32, maxRows);
             _hidden = stream.CreateTensor(DType.F32, maxTokens, config.HiddenSize);
             _query = stream.CreateTensor(type, maxTokens, (long)config.HeadCount * config.HeadDim);
@@ -132,14 +134,23 @@ internal sealed class Transformer : IDisposable
             rope.SetLength(length);
         }
 
-        UploadRows(rows, tokens);
-        StepShape shape = new(cache, batch, tokens, rows.Length);
+        bool graphs = _capturesGraphs && _stream.Observer is null && rows.Length == tokens && tokens <= MaxGraphTokens;
+        int bucket = graphs ? Bucket(tokens) : tokens;
+        UploadRows(rows, tokens, bucket);
+        StepShape shape = new(cache, batch, bucket, graphs ? bucket : rows.Length);
         if (!_reserved.Contains(shape))
         {
             ReserveFor(shape);
         }
 
-        return Graph(shape) is { } graph ? graph.Launch() : Run(cache, batch, tokens, rows.Length);
+        return graphs && Graph(shape) is { } graph ? graph.Launch().Rows(0, tokens) : Run(cache, batch, tokens, rows.Length);
+    }
+
+    // Tokens of the graph that takes so many: all numbers that one launch of few rows takes, then by eights and by 32.
+    private int Bucket(int tokens)
+    {
+        int step = tokens <= MaxSquaredTokens ? 1 : tokens <= 64 ? 8 : 32;
+        return Math.Min((tokens + step - 1) / step * step, Math.Min(MaxTokens, MaxRows));
     }
 
     // Lambdas stand in methods that a step of a known shape does not call: what they capture is allocated where a method begins.
@@ -150,26 +161,21 @@ internal sealed class Transformer : IDisposable
     }
 
     // A step of one row of each token, as decode has, finds the rows of the step before.
-    private void UploadRows(ReadOnlySpan<int> rows, int tokens)
+    private void UploadRows(ReadOnlySpan<int> rows, int tokens, int bucket)
     {
-        bool each = rows.Length == tokens;
-        if (rows.IsEmpty || (each && _rowsFor == tokens))
+        if (rows.IsEmpty || (rows.Length == tokens && _eachRow >= bucket))
         {
             return;
         }
 
-        _stream.Upload(_rows.Rows(0, rows.Length), rows);
-        _rowsFor = each ? tokens : 0;
+        bool each = rows.Length == tokens;
+        _stream.Upload(_rows.Rows(0, each ? bucket : rows.Length), each ? [.. Enumerable.Range(0, bucket)] : rows);
+        _eachRow = each ? bucket : 0;
     }
 
     // The step's graph, where its shape came before; captured now where it comes the second time, or where the workspace has moved since.
     private StepGraph? Graph(StepShape shape)
     {
-        if (!_capturesGraphs || _stream.Observer is not null || shape.Tokens > MaxGraphTokens || shape.Rows != shape.Tokens)
-        {
-            return null;
-        }
-
         if (!_graphs.TryGetValue(shape, out StepGraph? graph))
         {
             if (_graphs.Count < MaxGraphs)

@@ -3,6 +3,7 @@ using System.Globalization;
 using Sluice.Decoding;
 using Sluice.Interop;
 using Sluice.Kernels;
+using Sluice.Tuning;
 
 namespace Sluice.Perf;
 
@@ -37,6 +38,7 @@ internal static class OpTable
                 continue;
             }
 
+            TunedDevice.Apply(device, TunedDevice.PathOf);
             double peak = large ? ReadPeak.Measure(device) : 0;
             if (large)
             {

@@ -19,7 +19,7 @@ enum class path { few, bytes, tiles, chain };
 sl_dtype type_of(const gated_linear_args& a) { return products_of(as_cuda(a.gate), a.y.dtype); }
 
 // Kept alike, so that one kernel reads both.
-bool alike(const cuda_weight& a, const cuda_weight& b) { return a.storage == b.storage && a.scaling == b.scaling; }
+bool alike(const cuda_weight& a, const cuda_weight& b) { return a.storage == b.storage && a.scaling == b.scaling && a.group == b.group; }
 
 path path_of(const device& d, const gated_linear_args& a) {
   const cuda_weight &gate = as_cuda(a.gate), &up = as_cuda(a.up);

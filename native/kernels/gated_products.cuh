@@ -21,11 +21,19 @@ struct gated_output {
   }
 };
 
+// Both are kept alike (gated_linear.cu): told so, the compiler decides once how scales are read, and not for each pair of ways.
+__device__ __forceinline__ weight_view like(const weight_view& gate, weight_view up) {
+  up.kind = gate.kind, up.scale_kind = gate.scale_kind, up.group = gate.group, up.scale_bytes = gate.scale_bytes, up.scale_shift = gate.scale_shift;
+  up.rows = gate.rows, up.cols = gate.cols, up.blocks = gate.blocks, up.super_blocks = gate.super_blocks, up.aligned = gate.aligned;
+  return up;
+}
+
 template <typename E, operand W, scaling S>
 __global__ void __launch_bounds__(few_threads, 2)
-    few_gated_kernel(gated_output out, weight_view gate, weight_view up, few_input in, int share, int items) {
+    few_gated_kernel(gated_output out, weight_view gate, weight_view given_up, few_input in, int share, int items) {
   DYN_SHARED(char, shared);
   allow_next_kernel();
+  const weight_view up = like(gate, given_up);
   const few_items of_block(items, share);
   few_products<E, W, S>(
       shared, in, gate, up, of_block.rounds(), share,
@@ -43,14 +51,15 @@ __global__ void __launch_bounds__(few_threads, 2)
 
 template <typename Tile, typename E, operand W>
 __global__ void __launch_bounds__(256, Tile::BM == 16 && W != operand::eight ? 2 : 1)  // two matrices of bytes take more registers
-    tile_gated_kernel(gated_output out, weight_view gate, weight_view up, tile_input in, tile_plan plan, gmem<float> partial, gmem<unsigned> arrivals) {
+    tile_gated_kernel(gated_output out, weight_view gate, weight_view given_up, tile_input in, tile_plan plan, gmem<float> partial, gmem<unsigned> arrivals) {
   DYN_SHARED(char, shared);
   allow_next_kernel();
+  const weight_view up = like(gate, given_up);
   wait_for_previous_kernel();
   constexpr int features = Tile::BN / 2;
   const int last = (gate.rows - 1) / packed_rows;
   stream_tiles<Tile>(
-      shared, in, plan, partial, arrivals, [&](int, int i) -> const weight_view& { return i == 0 ? gate : up; },
+      shared, in, plan, partial, arrivals, [&](int) { return weight_pair{gate, up}; },
       [&](int tile, int i) { return min(tile * (features / packed_rows) + i / 2, last); },
       [&](smem<float> sums, int row0, int tile) {
         for (int at = int(threadIdx.x); at < Tile::BM * features; at += Tile::threads) {

@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(256, Tile::BM == 16 ? 2 : 1)
   wait_for_previous_kernel();
   const int last = (w.rows - 1) / packed_rows;
   stream_tiles<Tile>(
-      shared, in, plan, partial, arrivals, [&](int, int) -> const weight_view& { return w; }, [&](int tile, int i) { return min(tile * (Tile::BN / packed_rows) + i, last); },
+      shared, in, plan, partial, arrivals, [&](int) { return weight_pair{w, w}; }, [&](int tile, int i) { return min(tile * (Tile::BN / packed_rows) + i, last); },
       [&](smem<float> sums, int row0, int tile) {
         for (int at = int(threadIdx.x); at < Tile::BM * Tile::BN / 4; at += Tile::threads) {
           const int row = at / (Tile::BN / 4), column = at % (Tile::BN / 4) * 4, t = row0 + row, n = tile * Tile::BN + column;

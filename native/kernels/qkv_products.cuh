@@ -118,7 +118,10 @@ __global__ void __launch_bounds__(256, Tile::BM == 16 ? 2 : 1)
     part = p.heads_a_tile ? 0 : at % a_head * tile_parts;
   };
   stream_tiles<Tile>(
-      shared, in, tiles, partial, arrivals, [&](int tile, int) -> const weight_view& { return all.part[all.of(tile)].w; },
+      shared, in, tiles, partial, arrivals, [&](int tile) {
+        const weight_view& w = all.part[all.of(tile)].w;
+        return weight_pair{w, w};
+      },
       [&](int tile, int i) {
         const qkv_part& p = all.part[all.of(tile)];
         const head_rows rows = rows_of(p, r.interleaved);

@@ -212,7 +212,10 @@ struct weight_tile {
   }
 };
 
-// A block's share of a product. weights(tile, i) is what even and odd groups are of, groups(tile, i) the i-th group of eight rows;
+struct weight_pair { const weight_view &even, &odd; };
+
+// A block's share of a product. weights(tile) is what even and odd groups are of (once for both, so that the compiler sees where they are
+// the same, and does not prepare for each pair of ways to read scales), groups(tile, i) the i-th group of eight rows;
 // finish(sums, first row of x, tile) puts a tile's results from [BM][out_row] in shared memory.
 template <typename Tile, typename Weights, typename Groups, typename Finish>
 __device__ __forceinline__ void stream_tiles(smem<char> shared, const tile_input& in, const tile_plan& plan, gmem<float> partial, gmem<unsigned> arrivals,
@@ -225,7 +228,8 @@ __device__ __forceinline__ void stream_tiles(smem<char> shared, const tile_input
     const int band = tile / (8 * plan.tiles_n), in_band = tile % (8 * plan.tiles_n), wide = min(8, plan.tiles_m - 8 * band);
     const int row0 = (8 * band + in_band % wide) * Tile::BM, tile_n = in_band / wide;
     Tile t;
-    const smem<float> sums = t.run(shared, in, weights(tile_n, 0), weights(tile_n, 1), row0, from, to, [&](int i) { return groups(tile_n, i); });
+    const weight_pair w = weights(tile_n);
+    const smem<float> sums = t.run(shared, in, w.even, w.odd, row0, from, to, [&](int i) { return groups(tile_n, i); });
     unit += to - from;
     if (to - from < plan.steps) {
       // A block shares its first tile with those before it, or its last with those behind it.

@@ -43,7 +43,7 @@ limited() {
 finish() { touch "$here/state/$target-$1"; }
 failed() { log "$1 FAILED: $2"; touch "$here/state/failed-$target-$1"; }
 worked() { rm -f "$here/state/failed-$target-$1"; }
-export SLUICE_SHARED=$here/shared SLUICE_SHARED_PARTIAL=1 DOTNET_TieredPGO=0
+export SLUICE_SHARED=$here/shared SLUICE_SHARED_PARTIAL=1 SLUICE_CACHE=$here/state/cache DOTNET_TieredPGO=0
 targets=$target; [[ $target == simt ]] && targets=simt/1
 log() { printf '[%4ds] %s\n' $SECONDS "$*" | tee -a "$out/log.txt"; }
 
@@ -246,8 +246,27 @@ model() {
   finish "$name"
 }
 
+# Where this GPU's products change their kernels: measured first, and used by all that follows.
+tune() {
+  finished bench-tune && return 0
+  out_of_time 10 && { log "bench: out of time before tune"; return 1; }
+  local status sizes=()
+  [[ $target == simt ]] && sizes=(--size 256 --most-rows 8)
+  limited "$here/bin/sluice" tune --device $target "${sizes[@]}" --json >"$here/state/rows" 2>"$here/state/output"
+  status=$?
+  [[ $status == 124 ]] && { log "bench: out of time in tune"; return 1; }
+  if [[ $status == 0 ]]; then
+    cat "$here/state/rows" >> "$out/bench.json"
+    log "bench tune: $(grep -oE '"few":.*"dense":\[[^]]*\]' "$here/state/rows")"
+    worked bench-tune
+  else
+    failed bench-tune "exit code $status, $(tail -n 1 "$here/state/output")"
+  fi
+  finish bench-tune
+}
+
 bench() {
-  ops && peers || return 1
+  tune && ops && peers || return 1
   ratios
   if [[ $target == simt ]]; then
     model tiny q4_0 1,2 --prompt-tokens 2 --gen-tokens 1 --rounds 1

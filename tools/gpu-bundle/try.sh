@@ -9,6 +9,7 @@ for stage in build test generate bench; do "$folder/gpu-bundle/run.sh" $stage --
 files=$(find "$folder/out" -type f | wc -l)
 if ((files > 8)); then echo "the bundle left $files files, eight are the most" >&2; exit 1; fi
 [[ ! -d $folder/gpu-bundle/shared ]] || grep -q 'Lily\|there was' "$folder/out/generate.json"
+grep -q 'bench tune: "few":\[' "$folder/out/log.txt" || { echo "the bundle did not measure switch points" >&2; exit 1; }
 # Whole models: a line a batch, with the time of each kind of op; and the place where PyTorch's times would stand beside ours.
 [[ $(grep -c '"batch":[12],.*"kinds":\[{"kind"' "$folder/out/bench.json") == 2 ]] || { echo "the bundle's bench did not take a step apart" >&2; exit 1; }
 ! command -v python3 >/dev/null || grep -q 'no case has both a row of simt/1 and one of torch' "$folder/out/bench.txt" || { echo "the bundle's table of ratios was not written" >&2; exit 1; }

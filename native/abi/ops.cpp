@@ -145,6 +145,7 @@ sl_status sl_linear(sl_stream* stream, const sl_linear_args* args) {
     if (a.squares && a.y.dtype != SL_DTYPE_F32) fail(SL_ERR_DTYPE, "squares are of a y of F32, and y is %s", name_of(a.y.dtype));
     c.apart(a.squares, "squares", a.x, "x");
     c.apart(a.squares, "squares", a.y, "y");
+    c.apart(a.squares, "squares", a.residual, "residual");
     if (rows > 0) dispatch(s, &op_table::linear, a);
   });
 }
@@ -176,6 +177,7 @@ sl_status sl_gated_linear(sl_stream* stream, const sl_gated_linear_args* args) {
     a.norm_eps = g.norm_eps;
     a.squares = squares_of_x(c, g.squares, a.x, a.norm_weight);
     c.apart(a.y, "y", a.x, "x");
+    c.apart(a.y, "y", a.squares, "squares");
     if (rows > 0) dispatch(s, &op_table::gated_linear, a);
   });
 }
@@ -223,6 +225,7 @@ sl_status sl_fused_qkv(sl_stream* stream, const sl_fused_qkv_args* args) {
     a.rope_kind = g.rope_kind;
     a.squares = squares_of_x(c, g.squares, a.x, a.norm_weight);
     c.apart(a.q, "q", a.x, "x");
+    c.apart(a.q, "q", a.squares, "squares");
     if (rows > 0) dispatch(s, &op_table::fused_qkv, a);
   });
 }

@@ -14,7 +14,9 @@ __device__ __forceinline__ bool arrives_last(gmem<unsigned> counter, unsigned ex
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
+    __threadfence();  // once more where the barrier's writes are released: the memory model wants it of the thread that counts
     last[0] = atomicAdd(counter, 1u) == expected - 1 ? 1 : 0;
+    __threadfence();
     if (last[0]) counter[0] = 0u;  // for the next launch
   }
   __syncthreads();

@@ -66,8 +66,13 @@ void start_few_linear(stream& s, const linear_args& a, const cuda_weight& w) {
     constexpr operand W = decltype(which)::value;
     constexpr scaling S = decltype(how)::value;
     const int share = few_share<W>(int(w.cols)), items = int(blocks_for(w.rows, 16));
-    launch_early(native(s), KERNEL(few_linear_kernel<E, W, S>), unsigned(few_blocks(items, share, *s.owner)), few_threads,
-           few_shared_bytes<E, W>(int(a.x.shape[0]), int(w.cols)), epilogue_of(a), view_of(w), few_input_of(a.x, view(), 0.0f), share, items);
+    const auto start = [&](auto how) {
+      launch_as<decltype(how)::value>(native(s), KERNEL(few_linear_kernel<E, W, S>), unsigned(few_blocks(items, share, *s.owner)), few_threads,
+                                      few_shared_bytes<E, W>(int(a.x.shape[0]), int(w.cols)), epilogue_of(a), view_of(w), few_input_of(a.x, view(), 0.0f), share, items);
+    };
+    // It reads w before it waits, and a borrowed one was written by the kernel ahead.
+    if (w.borrowed) start(std::integral_constant<follow, follow::in_order>());
+    else start(std::integral_constant<follow, follow::early>());
   });
 }
 

@@ -20,12 +20,34 @@ struct merge_rows {
   gmem<const int> token_sequence, level_lengths;             // states of levels of prefixes come first, `level_splits` of each
   int S, T, H, Dv, levels, level_splits, max_sequences;
   long long o_state, o_token, o_head, lse_state, lse_token, lse_head, y_token, y_head, y_lse_token, y_lse_head;
+  bool fours;  // rows of o and y may be accessed four elements at a time
 };
+
+// Dims d .. d + 3 of the row of a state that begins at `at`; past the last it again.
+template <bool Joined>
+__device__ __forceinline__ void load_state(float (&v)[4], const merge_rows& m, long long at, int d) {
+  if (m.fours) {
+    at += min(d, m.Dv - 4);
+    if constexpr (Joined) {
+      const float4 four = load_l2(gmem<const float4>(view_as<float4>(m.o.f32 + at)));
+      v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+    } else {
+      m.o.load_four(v, at);
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const long long e = at + min(d + i, m.Dv - 1);
+    if constexpr (Joined) v[i] = load_l2(m.o.f32 + e);
+    else v[i] = m.o.at(e);
+  }
+}
 
 // Row (t, h), by a warp. Joined: states of f32 that other blocks of this launch wrote.
 template <bool Joined>
 __device__ __forceinline__ void merge_row(const merge_rows& m, long long t, int h) {
-  constexpr int dims = 4, together = 8;  // dims of a lane at a time; states whose loads are on their way together
+  constexpr int together = Joined ? 8 : 4;  // states whose loads are on their way together
   const int lane = int(threadIdx.x) & 31;
   const bool padding = m.num_tokens && t >= m.num_tokens[0];
   const float sink = m.sinks && !padding ? m.sinks[h] * log2_e : SL_NEGATIVE_INFINITY;
@@ -52,42 +74,47 @@ __device__ __forceinline__ void merge_row(const merge_rows& m, long long t, int 
   const auto lse_of = [&](int s) { return s < 32 ? first_lse : lse_at(s); };
 
   float max = SL_NEGATIVE_INFINITY, total = 0.0f;
-  for (int s = lane; s < m.S; s += 32) max = fmaxf(max, lse_of(s));
-  max = fmaxf(warp_max(max), sink);
+  int best = 0;  // a state that counts, if any does
+  for (int s = lane; s < m.S; s += 32)
+    if (lse_of(s) > max) max = lse_of(s), best = s;
+  const float own_max = max;
+  max = warp_max(max);
+  best = __shfl_sync(all_lanes, best, __ffs(int(__ballot_sync(all_lanes, own_max == max))) - 1);
+  const bool empty = max == SL_NEGATIVE_INFINITY;
+  max = fmaxf(max, sink);
   for (int s = lane; s < m.S; s += 32) total += rescale(lse_of(s), max);
   total = warp_sum(total) + rescale(sink, max);
 
   const long long row = t * m.o_token + h * m.o_head;
-  for (int first = 0; first < m.Dv; first += 32 * dims) {
-    float sum[dims] = {};
-    for (int some = 0; some < m.S; some += 32) {
+  for (int d = 4 * lane; d - 4 * lane < m.Dv; d += 128) {  // all lanes of the warp, for they ask each other
+    float sum[4] = {};
+    for (int some = 0; some < m.S && !empty; some += 32) {
       const float own = rescale(lse_of(some + lane), max);
       for (int s = some; s < min(m.S, some + 32); s += together) {
-        float weight[together], v[together][dims];
+        float weight[together], v[together][4];
 #pragma unroll
         for (int e = 0; e < together; e++) {
-          weight[e] = __shfl_sync(all_lanes, own, s - some + e);  // 0 past the last
-          const bool counts = weight[e] > 0.0f;                   // an empty state's o is not looked at: it may be NaN
-#pragma unroll
-          for (int i = 0; i < dims; i++) {
-            const int d = first + 32 * i + lane;
-            v[e][i] = 0.0f;
-            if (!counts || d >= m.Dv) continue;
-            if constexpr (Joined) v[e][i] = load_l2(m.o.f32 + ((s + e) * m.o_state + row + d));
-            else v[e][i] = m.o.at((s + e) * m.o_state + row + d);
-          }
+          weight[e] = v[e][0] = v[e][1] = v[e][2] = v[e][3] = 0.0f;
+          if (s + e >= m.S) continue;  // for all lanes
+          weight[e] = __shfl_sync(all_lanes, own, s - some + e);
+          // Loads without branches, so that they are under way together; in the place of an empty state's o, which may be NaN, one that counts.
+          load_state<Joined>(v[e], m, (weight[e] > 0.0f ? s + e : best) * m.o_state + row, d);
         }
 #pragma unroll
         for (int e = 0; e < together; e++)
 #pragma unroll
-          for (int i = 0; i < dims; i++)
-            if (weight[e] > 0.0f) sum[i] += weight[e] * v[e][i];
+          for (int i = 0; i < 4; i++) sum[i] += weight[e] * v[e][i];
       }
     }
+    if (d >= m.Dv) continue;
+    const float inverse = max == SL_NEGATIVE_INFINITY ? 0.0f : 1.0f / total;
 #pragma unroll
-    for (int i = 0; i < dims; i++) {
-      const int d = first + 32 * i + lane;
-      if (d < m.Dv) m.y.put(t * m.y_token + h * m.y_head + d, max == SL_NEGATIVE_INFINITY ? 0.0f : sum[i] / total);
+    for (int i = 0; i < 4; i++) sum[i] = max == SL_NEGATIVE_INFINITY ? 0.0f : sum[i] * inverse;
+    const long long to = t * m.y_token + h * m.y_head + d;
+    if (m.fours) {
+      m.y.put_four(to, sum);
+    } else {
+      for (int i = 0; i < 4 && d + i < m.Dv; i++) m.y.put(to + i, sum[i]);
     }
   }
   if (lane == 0 && m.y_lse2)

@@ -25,6 +25,15 @@ public sealed class TuningTests : IDisposable
         Assert.Equal((4, 32, 256), (points.Few[(int)Kept.Four], points.Narrow[(int)Kept.Four], points.Dense[(int)Kept.Four]));
     }
 
+    // Tiles of 16 rows are asked for before weights go to 16 bits: they must not hide it.
+    [Fact]
+    public void Narrow_tiles_end_where_dense_products_begin()
+    {
+        RouteTime[] four = [new(Kept.Four, 1, 10, 14, 20, 50), new(Kept.Four, 48, null, 30, 32, 25), new(Kept.Four, 96, null, 50, 55, 30), new(Kept.Four, 128, null, 90, 80, 40)];
+        SwitchPoints points = RouteTimes.Choose([.. four, .. Others(Kept.Four)]);
+        Assert.Equal((1, 47, 48), (points.Few[(int)Kept.Four], points.Narrow[(int)Kept.Four], points.Dense[(int)Kept.Four]));
+    }
+
     [Fact]
     public void A_way_that_never_wins_is_never_taken()
     {
@@ -110,7 +119,7 @@ public sealed class TuningTests : IDisposable
         Assert.Contains("switch-points", error);
     }
 
-    private static SwitchPoints Points(int few) => new() { Few = [few, few, few, few, few], Narrow = [16, 32, 8, 64, 24], Dense = [0, 300, 400, 500, 600] };
+    private static SwitchPoints Points(int few) => new() { Few = [few, few, few, few, few], Narrow = [16, 32, 8, 64, 24], Dense = [0, 300, -1, 500, 600] };
 
     private static IEnumerable<RouteTime> Others(Kept but) => Enum.GetValues<Kept>().Where(k => k != Kept.Kinds && k != but).Select(k => new RouteTime(k, 1, 1, 2, 3, 4));
 }

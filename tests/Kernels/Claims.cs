@@ -255,13 +255,13 @@ public static class Claims
     // written and read again, and the numbers of the plan: some for each thread of a block, and the page ids of a warp's keys.
     private static double AttentionMoved(CountedRun run)
     {
-        const double planBytes = 4096;
+        const double planBytes = 4096, joinBytes = 9 * 32; // of a row that is joined: whether it is padding, its sequence, the levels', a counter
         OpCase c = run.Case;
         AttentionRoute route = new(c);
         KvCacheOptions cache = c.Cache!;
         double heads = cache.KvHeads, scales = cache.DType.Size() == 1 ? 8.0 * route.Keys * heads : 0;
         double q = (route.Rows == 1 ? 4 : 1) * heads * route.QueryRows * cache.KeyDim * c.Inputs["q"].DType.Size();
-        double states = route.States > 1 ? 2 * heads * route.ResultRows * ((cache.ValueDim * 4) + 32) : 0;
+        double states = route.States > 1 ? (2 * heads * route.ResultRows * ((cache.ValueDim * 4) + 32)) + (joinBytes * c.Inputs["q"].Shape[0] * c.Inputs["q"].Shape[1]) : 0;
         double results = c.Outputs.Values.Sum(o => o.Shape.Aggregate((double)o.DType.Size(), (a, b) => a * b));
         return route.KvBytes + scales + q + states + results + (heads * route.HeadTiles * ((planBytes * route.Blocks) + (route.Keys * (route.Rows == 1 || cache.PageSize == 1 ? 4 : 1))));
     }

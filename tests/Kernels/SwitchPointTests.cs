@@ -92,6 +92,25 @@ public sealed class SwitchPointTests
     }
 
     [Fact]
+    public void Squares_that_overlap_what_an_op_reads_are_refused()
+    {
+        OpCase c = KernelCases.Linear("squares apart", DType.F16, WeightEncoding.Q4_0, 0, 4, 64, 64, bias: false, residual: true, DType.F32);
+        c.Outputs["squares"] = (DType.F32, [4, 4]);
+        using OpRunner runner = new(Targets.Open("cpu/portable"), c);
+        foreach (string other in new[] { "y", "residual", "x" })
+        {
+            Tensor shared = runner[other];
+            runner.Replace("squares", new Tensor(shared.Buffer, shared.Pointer, shared.Offset, DType.F32, [4, 4]));
+            SluiceException e = Assert.Throws<SluiceException>(runner.Run);
+            Assert.Equal(Status.ErrArgument, e.Status);
+            Assert.Contains($"'squares' and '{other}' overlap", e.Message);
+        }
+
+        runner.Replace("squares", default);
+        runner.Run();
+    }
+
+    [Fact]
     public void A_route_that_cannot_be_taken_is_named()
     {
         Assert.SkipWhen(Device.Count(Backend.Simt) == 0, "no simt device is here");

@@ -251,7 +251,7 @@ tune() {
   finished bench-tune && return 0
   out_of_time 10 && { log "bench: out of time before tune"; return 1; }
   local status sizes=()
-  [[ $target == simt ]] && sizes=(--size 256 --most-rows 8)
+  [[ $target == simt ]] && sizes=(--size 256 --most-rows 16)
   limited "$here/bin/sluice" tune --device $target "${sizes[@]}" --json >"$here/state/rows" 2>"$here/state/output"
   status=$?
   [[ $status == 124 ]] && { log "bench: out of time in tune"; return 1; }

@@ -143,7 +143,13 @@ internal sealed class Transformer : IDisposable
             ReserveFor(shape);
         }
 
-        return graphs && Graph(shape) is { } graph ? graph.Launch().Rows(0, tokens) : Run(cache, batch, tokens, rows.Length);
+        if (!graphs)
+        {
+            return Run(cache, batch, tokens, rows.Length);
+        }
+
+        // The bucket's first step runs as its graphs will: what was reserved is for that many rows, and a library makes its plans now, which a capture does not allow.
+        return (Graph(shape) is { } graph ? graph.Launch() : Run(cache, batch, bucket, bucket)).Rows(0, tokens);
     }
 
     // Tokens of the graph that takes so many: all numbers that one launch of few rows takes, then by eights and by 32.

@@ -26,7 +26,7 @@ public sealed record TuningOptions
 /// <summary>Times the ways that a product can take on a GPU, and says where one overtakes another.</summary>
 public static class RouteTimes
 {
-    private const int MostFew = 8;
+    private const int MostFew = 8, LeastRows = 16; // fewer would make a rule of what was not measured
 
     private static readonly (Kept Kept, TensorType Type, WeightEncoding Encoding)[] Weights =
     [
@@ -45,9 +45,9 @@ public static class RouteTimes
     /// <exception cref="SluiceException">A backend of one way, no memory, or a failed device.</exception>
     public static IReadOnlyList<RouteTime> Measure(Device device, TuningOptions options, IProgress<ByteProgress>? progress = null, CancellationToken cancellation = default)
     {
-        if (options.Size is < 256 or > 32_768 || options.Size % 256 != 0 || options.MostRows is < 1 or > 65_536)
+        if (options.Size is < 256 or > 32_768 || options.Size % 256 != 0 || options.MostRows is < LeastRows or > 65_536)
         {
-            throw new ArgumentException($"weights of {options.Size:N0} and {options.MostRows:N0} rows were asked for: a size may be 256 to 32,768 and goes by 256, rows may be 1 to 65,536");
+            throw new ArgumentException($"weights of {options.Size:N0} and {options.MostRows:N0} rows were asked for: a size may be 256 to 32,768 and goes by 256, rows may be {LeastRows} to 65,536");
         }
 
         _ = device.SwitchPoints; // a backend that has none says so
@@ -106,6 +106,10 @@ public static class RouteTimes
             points.Few[kept] = rows.TakeWhile(t => t.Rows <= MostFew && t.Few is { } few && few <= Math.Min(Of(t.Narrow), Of(t.Wide))).Select(t => t.Rows).LastOrDefault();
             points.Narrow[kept] = rows.SkipWhile(t => t.Rows <= points.Few[kept]).TakeWhile(t => Of(t.Narrow) <= Of(t.Wide) && t.Narrow is not null).Select(t => t.Rows).LastOrDefault();
             points.Dense[kept] = rows.Reverse().TakeWhile(t => t.Rows > points.Few[kept] && t.Dense is { } dense && dense <= Math.Min(Of(t.Narrow), Of(t.Wide))).Select(t => t.Rows).LastOrDefault();
+            if (points.Dense[kept] > 0)
+            {
+                points.Narrow[kept] = Math.Min(points.Narrow[kept], points.Dense[kept] - 1); // which is asked for first
+            }
         }
 
         return points;

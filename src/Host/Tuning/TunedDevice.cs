@@ -87,12 +87,12 @@ public static class TunedDevice
             return null;
         }
 
-        return new SwitchPoints { Few = Numbers("few", 8), Narrow = Numbers("narrow", MostRows), Dense = Numbers("dense", MostRows) };
+        return new SwitchPoints { Few = Numbers("few", 0, 8), Narrow = Numbers("narrow", 0, MostRows), Dense = Numbers("dense", -1, MostRows) };
 
-        int[] Numbers(string name, int most)
+        int[] Numbers(string name, int least, int most)
         {
             JsonValue field = file.Require(name);
-            int[] numbers = [.. field.Items().Select(i => (int)i.Integer(0, most))];
+            int[] numbers = [.. field.Items().Select(i => (int)i.Integer(least, most))];
             return numbers.Length == (int)Kept.Kinds ? numbers
                 : throw field.Malformed($"has {numbers.Length} numbers, and weights are kept in {(int)Kept.Kinds} ways: delete the file, or measure anew with 'sluice tune'");
         }

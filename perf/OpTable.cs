@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Text.Json;
 using Sluice.Decoding;
 using Sluice.Interop;
 using Sluice.Kernels;
@@ -17,14 +18,14 @@ internal static class OpTable
     private const double RoundMilliseconds = 20;
     private const int Rounds = 7;
 
-    /// <param name="targets">Targets to time; none: all that are here. A last argument "--large" takes sizes of real models.</param>
-    public static int Run(string[] targets)
+    /// <param name="arguments">Targets to time; none: all that are here. "--large" takes sizes of real models; "--skip FILE" leaves out what has a row in the file.</param>
+    public static int Run(string[] arguments)
     {
-        bool large = targets.Contains("--large");
-        targets = [.. targets.Where(t => t != "--large")];
-        // Large cases are made one after the other: together they would not fit.
+        bool large = arguments.Contains("--large");
+        int skip = Array.IndexOf(arguments, "--skip");
+        HashSet<(string Target, string Case)> done = skip >= 0 && File.Exists(arguments[skip + 1]) ? Done(arguments[skip + 1]) : [];
+        string[] targets = [.. arguments.Where((a, i) => a != "--large" && (skip < 0 || (i != skip && i != skip + 1)))];
         string[] ops = Environment.GetEnvironmentVariable("SLUICE_OPS") is { Length: > 0 } named ? named.Split(',') : [];
-        IEnumerable<OpCase> cases = large ? Large().Where(c => ops.Length == 0 || ops.Contains(c.Op)) : KernelCases.All;
         foreach (string target in targets.Length > 0 ? targets : [.. OpBenchmarks.Here()])
         {
             Device device;
@@ -45,11 +46,14 @@ internal static class OpTable
                 Console.Error.WriteLine($"{device.Info.Name}: read peak {peak:0} GB/s");
             }
 
-            foreach (OpCase c in cases)
+            // Large cases are made one after the other: together they would not fit. Those of one weight follow each other, and find it on the device.
+            using SharedWeights weights = new(device);
+            bool Wanted(string name) => (ops.Length == 0 || ops.Contains(name.Split(' ')[0])) && !done.Contains((target, name));
+            foreach (OpCase c in (large ? Large(Wanted) : KernelCases.All).Where(c => Wanted(c.ToString())))
             {
                 try
                 {
-                    using OpRunner runner = new(device, c);
+                    using OpRunner runner = new(device, c, large ? weights.Of(c) : null);
                     double milliseconds = large ? FlushedTimer.Median(runner.Stream, runner.Run) : Median(device, runner);
                     double gigabytes = Minimum.Of(c, runner.WeightBytes) / milliseconds / 1e6, gigaflops = c.Flops / milliseconds / 1e6;
                     string share = large ? $" {100 * gigabytes / peak,5:0.0}% of the read peak" : "";
@@ -66,33 +70,50 @@ internal static class OpTable
         return 0;
     }
 
-    // Projections of models people run, then attention and cascades: the shapes of the field's tables.
-    private static IEnumerable<OpCase> Large()
+    // Rows that an earlier run left; a line that it was stopped in counts for nothing.
+    private static HashSet<(string Target, string Case)> Done(string file)
     {
-        (int N, int K)[] small = [(3072, 2048), (2048, 2048), (16384, 2048), (2048, 8192), (6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336)];
-        foreach ((WeightEncoding encoding, int group) in new[] { (WeightEncoding.Q4_0, 0), (WeightEncoding.GPTQ4, 128) })
+        HashSet<(string, string)> all = [];
+        foreach (string line in File.ReadLines(file).Where(l => l.StartsWith('{') && l.EndsWith('}')))
         {
-            foreach ((int n, int k) in small)
+            using JsonDocument row = JsonDocument.Parse(line);
+            if (row.RootElement.TryGetProperty("target", out JsonElement target) && row.RootElement.TryGetProperty("case", out JsonElement c) && row.RootElement.TryGetProperty("us", out _))
             {
-                foreach (int m in new[] { 1, 2, 4, 8, 16, 32, 64, 128, 512, 4096 })
-                {
-                    yield return Linear(encoding, group, m, n, k);
-                }
+                all.Add((target.GetString()!, c.GetString()!));
             }
-
-            yield return Linear(encoding, group, 1, 128256, 4096);
-            yield return Linear(encoding, group, 1, 57344, 8192);
-            yield return Linear(encoding, group, 16, 57344, 8192);
         }
 
-        foreach (WeightEncoding encoding in new[] { WeightEncoding.Q8_0, WeightEncoding.F16, WeightEncoding.Q4K, WeightEncoding.Q5K, WeightEncoding.Q6K })
-        {
-            foreach (int m in new[] { 1, 8, 16, 512 })
-            {
-                yield return Linear(encoding, 0, m, 4096, 4096);
-            }
+        return all;
+    }
 
-            yield return Linear(encoding, 0, 1, 28672, 4096);
+    // Projections of models people run, then attention and cascades: the shapes of the field's tables. What is not wanted is not made.
+    private static IEnumerable<OpCase> Large(Func<string, bool> wanted)
+    {
+        (int N, int K)[] small = [(3072, 2048), (2048, 2048), (16384, 2048), (2048, 8192), (6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336)];
+        (int N, int K)[] large = [(128256, 4096), (10240, 8192), (57344, 8192), (8192, 28672)];
+        int[] all = [1, 2, 4, 8, 16, 32, 64, 128, 512, 4096], some = [1, 8, 16, 64, 512], few = [1, 16];
+        (WeightEncoding Encoding, int Group, (int N, int K)[] Shapes, int[] Rows)[] linears =
+        [
+            (WeightEncoding.Q4_0, 0, small, all), (WeightEncoding.GPTQ4, 128, small, all), (WeightEncoding.Q8_0, 0, small, some), (WeightEncoding.F16, 0, small, some),
+            (WeightEncoding.Q4_0, 0, large, few), (WeightEncoding.GPTQ4, 128, large, few), (WeightEncoding.GPTQ4, 64, [(4096, 4096), (28672, 4096)], few), (WeightEncoding.GPTQ4, 32, [(4096, 4096), (28672, 4096)], few),
+            (WeightEncoding.Q4K, 0, [(4096, 4096), (28672, 4096)], some), (WeightEncoding.Q5K, 0, [(4096, 4096)], some), (WeightEncoding.Q6K, 0, [(4096, 4096), (28672, 4096)], some),
+        ];
+        foreach ((WeightEncoding encoding, int group, (int N, int K)[] shapes, int[] rows) in linears)
+        {
+            foreach ((int n, int k) in shapes)
+            {
+                HostWeight? weight = null;
+                foreach (int m in rows)
+                {
+                    string name = $"{encoding}{(group > 0 ? $" g{group}" : "")} {m}x{n}x{k}";
+                    if (wanted($"linear {name}"))
+                    {
+                        OpCase c = KernelCases.Linear(name, DType.F16, encoding, group, m, n, k, false, false, DType.F16, weight);
+                        weight = c.Weights["w"];
+                        yield return c;
+                    }
+                }
+            }
         }
 
         // The fused ops of llama-3.2-1b and llama-3-8b; beside fused_qkv what it takes the place of, to be added up.
@@ -102,12 +123,26 @@ internal static class OpTable
             {
                 foreach (int m in new[] { 1, 8, 16 })
                 {
-                    yield return KernelCases.Gated($"{encoding} {m}x{f}x{c}", DType.F32, DType.F16, encoding, encoding, group, m, f, c, norm: true, bias: false, activation: 0);
-                    yield return AttentionCases.TimedQkv(encoding, group, m, c, d);
+                    string name = $"{encoding} {m}x{f}x{c}";
+                    if (wanted($"gated_linear {name}"))
+                    {
+                        yield return KernelCases.Gated(name, DType.F32, DType.F16, encoding, encoding, group, m, f, c, norm: true, bias: false, activation: 0);
+                    }
+
+                    if (wanted("fused_qkv"))
+                    {
+                        yield return AttentionCases.TimedQkv(encoding, group, m, c, d);
+                    }
                 }
 
-                yield return Linear(encoding, group, 1, 32 * d, c);
-                yield return Linear(encoding, group, 1, 8 * d, c);
+                foreach (int n in new[] { 32 * d, 8 * d })
+                {
+                    string name = $"{encoding}{(group > 0 ? $" g{group}" : "")} 1x{n}x{c}, of the chain";
+                    if (wanted($"linear {name}"))
+                    {
+                        yield return KernelCases.Linear(name, DType.F16, encoding, group, 1, n, c, false, false, DType.F16);
+                    }
+                }
             }
         }
 
@@ -123,9 +158,37 @@ internal static class OpTable
         {
             yield return c;
         }
+    }
 
-        static OpCase Linear(WeightEncoding encoding, int group, int m, int n, int k) =>
-            KernelCases.Linear($"{encoding}{(group > 0 ? $" g{group}" : "")} {m}x{n}x{k}", DType.F16, encoding, group, m, n, k, false, false, DType.F16);
+    // The weights of the case before, for one that has the very same.
+    private sealed class SharedWeights(Device device) : IDisposable
+    {
+        private readonly Dictionary<HostWeight, Weight> _weights = new(ReferenceEqualityComparer.Instance);
+
+        public Dictionary<string, Weight> Of(OpCase c)
+        {
+            foreach (HostWeight old in _weights.Keys.Where(w => !c.Weights.Values.Any(other => ReferenceEquals(w, other))).ToArray())
+            {
+                _weights.Remove(old, out Weight? gone);
+                gone!.Dispose();
+            }
+
+            using ComputeStream stream = device.CreateStream();
+            foreach (HostWeight w in c.Weights.Values.Where(w => !_weights.ContainsKey(w)))
+            {
+                _weights[w] = OpRunner.Create(stream, w);
+            }
+
+            return c.Weights.ToDictionary(w => w.Key, w => _weights[w.Value]);
+        }
+
+        public void Dispose()
+        {
+            foreach (Weight w in _weights.Values)
+            {
+                w.Dispose();
+            }
+        }
     }
 
     private static double Median(Device device, OpRunner runner)

@@ -376,10 +376,10 @@ public static class KernelCases
         Inputs = { ["ids"] = HostTensor.Of([5, 0, 23, 5, -1, 24]) }, Weights = { ["table"] = table }, Scalars = { ["scale"] = 22.627417 }, Outputs = { ["y"] = (dtype, [6, table.Cols]) },
     };
 
-    public static OpCase Linear(string name, DType dtype, WeightEncoding encoding, int group, int m, int n, int k, bool bias, bool residual, DType output)
+    public static OpCase Linear(string name, DType dtype, WeightEncoding encoding, int group, int m, int n, int k, bool bias, bool residual, DType output, HostWeight? weight = null)
     {
         CaseData r = new("linear" + name);
-        HostWeight w = r.Weight(encoding, n, k, group);
+        HostWeight w = weight ?? r.Weight(encoding, n, k, group);
         OpCase c = new("linear", name)
         {
             Inputs = { ["x"] = r.Tensor(dtype, m, k) }, Weights = { ["w"] = w }, Outputs = { ["y"] = (output, [m, n]) },

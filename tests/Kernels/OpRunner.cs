@@ -9,12 +9,17 @@ public sealed class OpRunner : IDisposable
     private readonly OpCase _case;
     private readonly Dictionary<string, Tensor> _tensors = [];
     private readonly Dictionary<string, Weight> _weights = [];
+    private readonly bool _ownsWeights;
     private readonly KvCache? _cache;
     private readonly Batch? _batch;
 
-    public OpRunner(Device device, OpCase opCase)
+    /// <param name="device">Where it runs.</param>
+    /// <param name="opCase">The case.</param>
+    /// <param name="weights">The case's weights, where the device has them already: they stay the caller's. Else they are made here.</param>
+    public OpRunner(Device device, OpCase opCase, IReadOnlyDictionary<string, Weight>? weights = null)
     {
         _case = opCase;
+        _ownsWeights = weights is null;
         Stream = device.CreateStream();
         foreach ((string name, HostTensor t) in opCase.Inputs)
         {
@@ -32,10 +37,7 @@ public sealed class OpRunner : IDisposable
 
         foreach ((string name, HostWeight w) in opCase.Weights)
         {
-            _weights[name] = Weight.Create(Stream, new WeightSource
-            {
-                Encoding = w.Encoding, Rows = w.Rows, Cols = w.Cols, Group = w.Group, Data = w.Data, Scales = w.Scales, Zeros = w.Zeros, Order = w.Order,
-            });
+            _weights[name] = weights?[name] ?? Create(Stream, w);
         }
 
         if (opCase.Cache is not null)
@@ -47,6 +49,12 @@ public sealed class OpRunner : IDisposable
     }
 
     public ComputeStream Stream { get; }
+
+    /// <summary>Puts a weight on a device.</summary>
+    public static Weight Create(ComputeStream stream, HostWeight w) => Weight.Create(stream, new WeightSource
+    {
+        Encoding = w.Encoding, Rows = w.Rows, Cols = w.Cols, Group = w.Group, Data = w.Data, Scales = w.Scales, Zeros = w.Zeros, Order = w.Order,
+    });
 
     public Tensor this[string name] => _tensors.GetValueOrDefault(name);
 
@@ -179,7 +187,7 @@ public sealed class OpRunner : IDisposable
             t.Buffer?.Dispose();
         }
 
-        foreach (Weight w in _weights.Values)
+        foreach (Weight w in _ownsWeights ? _weights.Values : Enumerable.Empty<Weight>())
         {
             w.Dispose();
         }

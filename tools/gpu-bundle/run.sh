@@ -194,7 +194,7 @@ ops() {
   finished bench-ops && return 0
   out_of_time 10 && { log "bench: out of time before the ops"; return 1; }
   local status large=--large; [[ $target == simt ]] && large=
-  SLUICE_OPS=$([[ $target == simt ]] && echo rms_norm) limited "$here/bin/Sluice.Perf" ops $targets $large >"$here/state/rows" 2>"$here/state/output"
+  SLUICE_OPS=$([[ $target == simt ]] && echo rms_norm) limited "$here/bin/Sluice.Perf" ops $targets $large --skip "$out/bench.json" >"$here/state/rows" 2>"$here/state/output"
   status=$?
   rows "$here/state/rows"
   log "bench ops: $(grep -c . "$here/state/rows") rows"

@@ -61,7 +61,8 @@ struct prefill_shape {
 };
 
 template <typename T, typename S>
-__global__ void __launch_bounds__(S::Threads) paged_prefill_kernel(tile_params p, device_plan plan, page_shape shape) {
+// Two blocks a multiprocessor are all that shared memory allows of most shapes: without the number ptxas aims at three, and spills.
+__global__ void __launch_bounds__(S::Threads, 2) paged_prefill_kernel(tile_params p, device_plan plan, page_shape shape) {
   allow_next_kernel();
   wait_for_previous_kernel();
   constexpr int DC = S::DC, Kt = S::Kt, Chunks = DC / 8, NK = S::Keys / 8;

@@ -61,7 +61,7 @@ struct prefill_shape {
 };
 
 template <typename T, typename S>
-// Two blocks a multiprocessor are all that shared memory allows of most shapes: without the number ptxas aims at three, and spills.
+// Two blocks: without a number ptxas aims at three for one of the shapes, and spills.
 __global__ void __launch_bounds__(S::Threads, 2) paged_prefill_kernel(tile_params p, device_plan plan, page_shape shape) {
   allow_next_kernel();
   wait_for_previous_kernel();

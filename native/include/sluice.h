@@ -60,7 +60,7 @@ extern "C" {
 
 enum sl_constants {
   SL_VERSION_MAJOR = 0,     /* changes when a caller must be rebuilt */
-  SL_VERSION_MINOR = 3,     /* grows when something is added */
+  SL_VERSION_MINOR = 4,     /* grows when something is added */
   SL_ATTENTION_CHUNK = 256, /* keys; shared prefixes begin and end at its multiples */
   SL_MAX_RANK = 4           /* dimensions of a tensor at most */
 };

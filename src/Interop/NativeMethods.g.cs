@@ -185,7 +185,7 @@ public static class Constants
     /// <summary>changes when a caller must be rebuilt</summary>
     public const int VersionMajor = 0;
     /// <summary>grows when something is added</summary>
-    public const int VersionMinor = 3;
+    public const int VersionMinor = 4;
     /// <summary>keys; shared prefixes begin and end at its multiples</summary>
     public const int AttentionChunk = 256;
     /// <summary>dimensions of a tensor at most</summary>

@@ -70,9 +70,6 @@ struct kv_view {
   int32_t layers = 0, pages = 0, kv_heads = 0, key_dim = 0, value_dim = 0, page_size = 0;
 };
 
-// Levels of prefixes that a plan tells apart. A deeper prefix is one to the sequences that share it, and no more.
-constexpr int32_t max_prefix_levels = 4;
-
 // A step's plan. The arrays lie in one allocation at fixed addresses; lengths in it change from step to step, also
 // between the capture of a graph and its replays. All of it has been checked.
 struct plan_header {
@@ -90,18 +87,30 @@ struct plan_view {
   const int32_t* token_slot;      // [max_tokens]: the KV slot of each row; past num_tokens: -1
   const uint8_t* mask;            // [max_mask_bytes]
   const int32_t* mask_indptr;     // [max_sequences + 1], always valid: empty rows where there is no mask
-  const sl_prefix* prefixes;      // [max_prefixes], sorted by first_key, then by first_sequence
-  const int32_t* prefix_lengths;  // [max_sequences]: the keys of each sequence that prefixes cover
-  // A prefix's level is how many others cover its sequences before it.
-  const int32_t* prefix_indptr;   // [max_prefixes + 1]: query rows of the prefixes before each, those of a level past
-                                  // max_prefix_levels not counted; past num_prefixes: the last
-  const int32_t* level_lengths;   // [max_prefix_levels][max_sequences]: the keys that the prefixes of levels 0 .. l cover
+  // Those that are shared (sharing.h), which need not be the step's own.
+  const sl_prefix* prefixes;       // [max_prefixes], sorted by first_key, then by first_sequence
+  const int32_t* prefix_lengths;   // [max_sequences]: the keys of each sequence that they cover
+  const int32_t* prefix_indptr;    // [max_prefixes + 1]: query rows of those before each; past num_prefixes: all
+  const int32_t* prefix_parents;   // [max_prefixes]: which covers the keys before one's own, or -1
+  const int32_t* sequence_prefix;  // [max_sequences]: the one that covers its last shared keys, or -1
 };
 struct batch_view {
   plan_view host;    // to plan by, at the call; not stable between a capture and its replays
   plan_view device;  // for kernels; the same addresses on backends whose memory is the host's
-  int32_t max_tokens, max_sequences, max_page_ids, max_mask_bytes, max_prefixes;
+  int32_t max_tokens, max_sequences, max_page_ids, max_mask_bytes, max_prefixes, max_prefix_rows;
 };
+
+// What attention costs a device, in nanoseconds of all of it; by these a plan chooses which prefixes are shared.
+struct sharing_costs {
+  double byte = 0;     // of keys, values or states that are moved; 0: whatever is shared is faster
+  double product = 0;  // a multiplication and addition
+  double start = 0;    // of the launch for prefixes
+  int32_t few_rows = 1, tile_rows = 64;  // query rows of a KV head that read a key together: of one sequence if they are few; of more
+  bool levels = true;  // prefixes may follow prefixes
+};
+
+// Query rows of shared prefixes that an op of T rows may meet.
+inline int64_t prefix_rows(const batch_view& b, int64_t T) { return b.max_prefix_rows < T * b.max_prefixes ? b.max_prefix_rows : T * b.max_prefixes; }
 
 // ---------------------------------------------------------------- checked arguments, a struct an op
 
@@ -250,6 +259,7 @@ class device {
   // call returns the weight may be used on any stream, and its destructor may run on any thread.
   virtual std::unique_ptr<weight> create_weight(stream& s, const sl_weight_source& source) = 0;
   virtual bool supports_kv(sl_dtype dtype) const = 0;
+  virtual sharing_costs costs_of_sharing(sl_dtype) const { return {}; }  // by the cache's type
   virtual void info(sl_device_info& info) const = 0;  // fills all but size
   virtual void counters(sl_counters& counters) const = 0;
   virtual std::vector<sl_kernel_counters> kernel_counters() const { return {}; }  // sizes unset

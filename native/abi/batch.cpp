@@ -1,6 +1,7 @@
 // A step's plan: checked on the host, then copied to fixed addresses on the device.
 #include <algorithm>
 
+#include "sharing.h"
 #include "tensor.h"
 
 using namespace sl;
@@ -27,7 +28,8 @@ struct layout {
     prefixes = place(static_cast<size_t>(o.max_prefixes), sizeof(sl_prefix));
     prefix_lengths = place(sequences, 4);
     prefix_indptr = place(static_cast<size_t>(o.max_prefixes) + 1, 4);
-    level_lengths = place(max_prefix_levels * sequences, 4);
+    prefix_parents = place(static_cast<size_t>(o.max_prefixes), 4);
+    sequence_prefix = place(sequences, 4);
     page_ids = place(static_cast<size_t>(o.max_page_ids), 4);
     mask = place(static_cast<size_t>(o.max_mask_bytes), 1);
   }
@@ -37,12 +39,12 @@ struct layout {
     return {reinterpret_cast<const plan_header*>(base + header), at(query_indptr), at(kv_lengths), at(page_indptr),
             at(page_ids), at(positions), at(token_sequence), at(token_slot), reinterpret_cast<const uint8_t*>(base + mask),
             at(mask_indptr), reinterpret_cast<const sl_prefix*>(base + prefixes), at(prefix_lengths),
-            at(prefix_indptr), at(level_lengths)};
+            at(prefix_indptr), at(prefix_parents), at(sequence_prefix)};
   }
 
   size_t bytes = 0;
   size_t header, query_indptr, kv_lengths, page_indptr, page_ids, positions, token_sequence, token_slot, mask, mask_indptr,
-      prefixes, prefix_lengths, prefix_indptr, level_lengths;
+      prefixes, prefix_lengths, prefix_indptr, prefix_parents, sequence_prefix;
 };
 
 template <typename T>
@@ -60,20 +62,28 @@ int32_t check_indptr(const int32_t* indptr, int32_t rows, int32_t capacity, cons
   return indptr[rows];
 }
 
-void check_prefixes(const sl_batch_step& step, int32_t page_size, std::vector<sl_prefix>& sorted, int32_t* lengths) {
+void check_prefixes(const sl_batch_step& step, int32_t page_size, std::vector<sl_prefix>& sorted) {
+  thread_local std::vector<int32_t> lengths, last;  // of each sequence: keys that prefixes cover, and the last of these
+  lengths.assign(static_cast<size_t>(step.num_sequences), 0);
+  last.assign(static_cast<size_t>(step.num_sequences), -1);
   sorted.assign(step.prefixes, step.prefixes + step.num_prefixes);
   std::sort(sorted.begin(), sorted.end(), [](const sl_prefix& a, const sl_prefix& b) {
     return a.first_key != b.first_key ? a.first_key < b.first_key : a.first_sequence < b.first_sequence;
   });
-  for (const sl_prefix& p : sorted) {
+  for (int32_t i = 0; i < step.num_prefixes; i++) {
+    const sl_prefix& p = sorted[static_cast<size_t>(i)];
     if (p.first_sequence < 0 || p.num_sequences < 1 || p.num_sequences > step.num_sequences - p.first_sequence)
       fail(SL_ERR_ARGUMENT, "prefix of %d sequences from %d: the step has %d", p.num_sequences, p.first_sequence, step.num_sequences);
     if (p.first_key < 0 || p.num_keys < 1 || p.first_key % SL_ATTENTION_CHUNK != 0 || p.num_keys % SL_ATTENTION_CHUNK != 0)
       fail(SL_ERR_ARGUMENT, "prefix of %d keys from %d: expected multiples of %d", p.num_keys, p.first_key, SL_ATTENTION_CHUNK);
     const int32_t* first_row = step.page_ids + step.page_indptr[p.first_sequence];
+    const int32_t before = last[static_cast<size_t>(p.first_sequence)];
     for (int32_t b = p.first_sequence; b < p.first_sequence + p.num_sequences; b++) {
-      if (lengths[b] != p.first_key)
-        fail(SL_ERR_ARGUMENT, "prefixes cover sequence %d up to key %d, the next one begins at %d", b, lengths[b], p.first_key);
+      int32_t& length = lengths[static_cast<size_t>(b)];
+      if (length != p.first_key)
+        fail(SL_ERR_ARGUMENT, "prefixes cover sequence %d up to key %d, the next one begins at %d", b, length, p.first_key);
+      if (last[static_cast<size_t>(b)] != before)
+        fail(SL_ERR_ARGUMENT, "prefix of %d keys from %d: the sequences %d and %d have different prefixes before it", p.num_keys, p.first_key, p.first_sequence, b);
       int32_t before_queries = step.kv_lengths[b] - (step.query_indptr[b + 1] - step.query_indptr[b]);
       if (p.num_keys > before_queries - p.first_key)
         fail(SL_ERR_ARGUMENT, "prefix of %d keys from %d: sequence %d has %d keys before its queries", p.num_keys, p.first_key, b, before_queries);
@@ -81,38 +91,27 @@ void check_prefixes(const sl_batch_step& step, int32_t page_size, std::vector<sl
       for (int32_t page = p.first_key / page_size; page < (p.first_key + p.num_keys) / page_size; page++)
         if (row[page] != first_row[page])
           fail(SL_ERR_ARGUMENT, "prefix: page %d of sequence %d is %d, of sequence %d it is %d", page, b, row[page], p.first_sequence, first_row[page]);
-      lengths[b] = p.first_key + p.num_keys;
+      length = p.first_key + p.num_keys;
+      last[static_cast<size_t>(b)] = i;
     }
   }
 }
 
-// What the levels cover, and the prefixes' query rows (plan_view). The prefixes are sorted by their first key, so that a
-// sequence meets its own from the first level to the last. One that would be too deep, or would leave a gap after such a
-// one, is left to its sequences.
-void plan_levels(const sl_batch_step& step, const std::vector<sl_prefix>& sorted, const batch_view& v, int32_t* indptr, int32_t* lengths) {
-  const auto sequences = static_cast<size_t>(v.max_sequences);
-  std::fill(lengths, lengths + max_prefix_levels * sequences, 0);
+// Where the rows of shared prefixes stand, what follows what, and where each sequence's own keys begin.
+void plan_prefixes(const sl_batch_step& step, const std::vector<sl_prefix>& shared, const batch_view& v) {
+  const plan_view& h = v.host;
+  int32_t *indptr = writable(h.prefix_indptr), *parents = writable(h.prefix_parents);
+  int32_t *lengths = writable(h.prefix_lengths), *last = writable(h.sequence_prefix);
+  std::fill(lengths, lengths + v.max_sequences, 0);
+  std::fill(last, last + v.max_sequences, -1);
   int32_t rows = 0, index = 0;
-  for (const sl_prefix& p : sorted) {
-    indptr[index++] = rows;
-    int32_t level = 0;
-    for (int32_t b = p.first_sequence; b < p.first_sequence + p.num_sequences; b++) {
-      int32_t own = max_prefix_levels;
-      while (own > 0 && lengths[static_cast<size_t>(own - 1) * sequences + static_cast<size_t>(b)] == 0) own--;
-      const bool gap = p.first_key != (own == 0 ? 0 : lengths[static_cast<size_t>(own - 1) * sequences + static_cast<size_t>(b)]);
-      level = std::max(level, gap ? max_prefix_levels : own);
-    }
-    if (level == max_prefix_levels) continue;
-    for (int32_t b = p.first_sequence; b < p.first_sequence + p.num_sequences; b++)
-      lengths[static_cast<size_t>(level) * sequences + static_cast<size_t>(b)] = p.first_key + p.num_keys;
+  for (const sl_prefix& p : shared) {
+    indptr[index] = rows, parents[index] = last[p.first_sequence];
+    for (int32_t b = p.first_sequence; b < p.first_sequence + p.num_sequences; b++) lengths[b] = p.first_key + p.num_keys, last[b] = index;
     rows += step.query_indptr[p.first_sequence + p.num_sequences] - step.query_indptr[p.first_sequence];
+    writable(h.prefixes)[index++] = p;
   }
   std::fill(indptr + index, indptr + v.max_prefixes + 1, rows);
-  for (int32_t level = 1; level < max_prefix_levels; level++)
-    for (size_t b = 0; b < sequences; b++) {
-      const size_t at = static_cast<size_t>(level) * sequences + b;
-      lengths[at] = std::max(lengths[at], lengths[at - sequences]);
-    }
 }
 
 }  // namespace
@@ -136,6 +135,13 @@ sl_status sl_batch_create(sl_stream* stream, sl_kv_cache* cache, const sl_batch_
     within("max_page_ids", o.max_page_ids, 1, 1 << 28);
     within("max_mask_bytes", o.max_mask_bytes, 0, 1 << 30);
     within("max_prefixes", o.max_prefixes, 0, 1 << 20);
+    if (o.query_heads == 0) o.query_heads = cache->view.kv_heads;
+    within("query_heads", o.query_heads, 1, 1 << 20);
+    if (o.query_heads % cache->view.kv_heads != 0)
+      fail(SL_ERR_ARGUMENT, "options.query_heads is %d, expected a multiple of the cache's %d heads", o.query_heads, cache->view.kv_heads);
+    if (o.max_prefix_rows == 0) o.max_prefix_rows = 4 * o.max_tokens;
+    within("max_prefix_rows", o.max_prefix_rows, 1, 1 << 28);
+    within("sharing", o.sharing, SL_SHARING_BY_COST, SL_SHARING_ALWAYS);
     layout l(o);
     auto b = std::make_unique<sl_batch>(&s, cache);
     b->device_data = static_cast<char*>(s.impl->allocate(l.bytes, SL_MEMORY_DEVICE));
@@ -143,7 +149,8 @@ sl_status sl_batch_create(sl_stream* stream, sl_kv_cache* cache, const sl_batch_
     b->host.resize(l.bytes);
     b->pages_offset = l.page_ids;
     b->mask_offset = l.mask;
-    b->view = {l.over(b->host.data()), l.over(b->device_data), o.max_tokens, o.max_sequences, o.max_page_ids, o.max_mask_bytes, o.max_prefixes};
+    b->view = {l.over(b->host.data()), l.over(b->device_data), o.max_tokens, o.max_sequences, o.max_page_ids, o.max_mask_bytes, o.max_prefixes, o.max_prefix_rows};
+    b->query_heads = o.query_heads, b->sharing = o.sharing;
     *out = b.release();
   });
 }
@@ -211,12 +218,12 @@ sl_status sl_batch_update(sl_stream* stream, sl_batch* batch, const sl_batch_ste
       fail(SL_ERR_SHAPE, "step.num_prefixes is %d, the batch was made for %d", step.num_prefixes, v.max_prefixes);
     if (step.num_prefixes > 0) checked_pointer(step.prefixes, "step.prefixes");
     thread_local std::vector<sl_prefix> sorted;
-    thread_local std::vector<int32_t> covered;
-    covered.assign(static_cast<size_t>(sequences), 0);
-    check_prefixes(step, page_size, sorted, covered.data());
+    check_prefixes(step, page_size, sorted);
+    const kv_view& cache = b.cache->view;
+    choose_shared(sorted, {step.query_indptr, &cache, b.query_heads, v.max_prefix_rows, b.sharing}, s.device->impl->costs_of_sharing(cache.dtype));
 
     const plan_view& h = v.host;
-    *writable(h.header) = {tokens, sequences, step.num_prefixes, max_kv, max_query, mask_bytes > 0, 0, 0};
+    *writable(h.header) = {tokens, sequences, static_cast<int32_t>(sorted.size()), max_kv, max_query, mask_bytes > 0, 0, 0};
     auto rows = [&](const int32_t* to, const int32_t* from, int32_t count, int32_t capacity, int32_t rest) {
       int32_t* out = writable(to);
       if (count > 0) std::memcpy(out, from, static_cast<size_t>(count) * 4);
@@ -226,10 +233,8 @@ sl_status sl_batch_update(sl_stream* stream, sl_batch* batch, const sl_batch_ste
     rows(h.kv_lengths, step.kv_lengths, sequences, v.max_sequences, 0);
     rows(h.page_indptr, step.page_indptr, sequences + 1, v.max_sequences + 1, page_count);
     rows(h.mask_indptr, step.mask_indptr, mask_bytes > 0 ? sequences + 1 : 0, v.max_sequences + 1, mask_bytes);
-    rows(h.prefix_lengths, covered.data(), sequences, v.max_sequences, 0);
-    plan_levels(step, sorted, v, writable(h.prefix_indptr), writable(h.level_lengths));
+    plan_prefixes(step, sorted, v);
     if (page_count > 0) std::memcpy(writable(h.page_ids), step.page_ids, static_cast<size_t>(page_count) * 4);
-    if (step.num_prefixes > 0) std::copy(sorted.begin(), sorted.end(), writable(h.prefixes));
     if (mask_bytes > 0) std::memcpy(writable(h.mask), step.mask, static_cast<size_t>(mask_bytes));
     int32_t *positions = writable(h.positions), *sequence_of = writable(h.token_sequence), *slots = writable(h.token_slot);
     for (int32_t q = 0; q < sequences; q++) {
@@ -246,5 +251,20 @@ sl_status sl_batch_update(sl_stream* stream, sl_batch* batch, const sl_batch_ste
     s.impl->upload(b.device_data, b.host.data(), b.pages_offset + static_cast<uint64_t>(page_count) * 4);
     if (mask_bytes > 0) s.impl->upload(b.device_data + b.mask_offset, b.host.data() + b.mask_offset, static_cast<uint64_t>(mask_bytes));
     b.planned = true;
+  });
+}
+
+sl_status sl_batch_get_info(sl_batch* batch, sl_batch_info* info) {
+  return guard("sl_batch_get_info", [&] {
+    sl_batch_info full = checked_struct(static_cast<const sl_batch_info*>(info), "info");
+    const sl_batch& b = checked(batch, "batch");
+    if (!b.planned) fail(SL_ERR_STATE, "the batch has no plan yet: sl_batch_update makes one");
+    const plan_view& h = b.view.host;
+    full.num_tokens = h.header->num_tokens, full.num_sequences = h.header->num_sequences, full.num_prefixes = h.header->num_prefixes;
+    full.prefix_rows = h.prefix_indptr[h.header->num_prefixes];
+    full.keys = full.keys_shared = 0;
+    for (int32_t i = 0; i < full.num_sequences; i++) full.keys += h.kv_lengths[i], full.keys_shared += h.kv_lengths[i] - h.prefix_lengths[i];
+    for (int32_t i = 0; i < full.num_prefixes; i++) full.keys_shared += h.prefixes[i].num_keys;
+    std::memcpy(info, &full, full.size);
   });
 }

@@ -150,6 +150,8 @@ struct sl_batch final : sl::object {
   uint64_t device_bytes = 0;
   uint64_t pages_offset = 0, mask_offset = 0;  // the two parts whose used length varies lie last
   sl::batch_view view{};
+  int32_t query_heads = 0;
+  sl_sharing sharing = SL_SHARING_BY_COST;
   bool planned = false;
 };
 

@@ -29,6 +29,8 @@ class cuda_device final : public device {
   CUcontext context() const { return context_; }
   int ordinal() const { return ordinal_; }
   int multiprocessors() const { return multiprocessors_; }
+  sharing_costs costs_of_sharing(sl_dtype kv) const override;
+  bool invariant() const { return options_.invariant != 0; }
   bool int8_activations() const { return options_.int8_activations != 0; }
   const sl_device_options& options() const { return options_; }
   sl_switch_points* switch_points() override { return &points_; }
@@ -50,6 +52,7 @@ class cuda_device final : public device {
 };
 
 inline matrix_library* library_of(const device& d) { return static_cast<const cuda_device&>(d).library(); }
+inline bool invariant(const device& d) { return static_cast<const cuda_device&>(d).invariant(); }
 inline int multiprocessors(const device& d) { return static_cast<const cuda_device&>(d).multiprocessors(); }
 
 int32_t count_devices();  // throws SL_ERR_NO_DEVICE with what was tried, where there is none

@@ -60,7 +60,7 @@ extern "C" {
 
 enum sl_constants {
   SL_VERSION_MAJOR = 0,     /* changes when a caller must be rebuilt */
-  SL_VERSION_MINOR = 4,     /* grows when something is added */
+  SL_VERSION_MINOR = 5,     /* grows when something is added */
   SL_ATTENTION_CHUNK = 256, /* keys; shared prefixes begin and end at its multiples */
   SL_MAX_RANK = 4           /* dimensions of a tensor at most */
 };
@@ -151,6 +151,9 @@ typedef struct sl_device_options {
   int32_t multiprocessors; /* simt: how many to play; 0: four */
   int32_t int8_activations; /* cuda, simt: 1: up to 8 rows of x are rounded to int8 where sl_linear's record allows it */
   uint64_t seed;           /* simt: the order in which warps and blocks run */
+  int32_t invariant;       /* cuda, simt: 1: attention's rows come out the same to the bit alone or in any batch, chunking or sharing (the other
+                              backends' always do): chunks of SL_ATTENTION_CHUNK keys, from left to right, by one kernel */
+  int32_t reserved;
 } sl_device_options;
 
 typedef struct sl_device_info {
@@ -373,6 +376,13 @@ SL_API sl_status sl_kv_cache_copy_pages(sl_stream* stream, sl_kv_cache* cache, c
 
 /* - batch: one step's plan. Made once a step on the host, checked, and used by every layer. ------------------------ */
 
+/* Which of a step's prefixes sl_cascade_attention reads once for all of their sequences. */
+typedef int32_t sl_sharing;
+enum sl_sharing_values {
+  SL_SHARING_BY_COST = 0, /* those that are faster so, by the device's own costs */
+  SL_SHARING_ALWAYS = 1   /* all that there is room for */
+};
+
 typedef struct sl_batch_options {
   uint32_t size;
   int32_t max_tokens;     /* T */
@@ -380,6 +390,10 @@ typedef struct sl_batch_options {
   int32_t max_page_ids;   /* page ids of all sequences together */
   int32_t max_mask_bytes; /* 0: no custom masks */
   int32_t max_prefixes;   /* 0: no shared prefixes */
+  int32_t query_heads;    /* H of the attention that will read the plan; 0: Hkv. What sharing costs depends on it, no result does */
+  int32_t max_prefix_rows; /* query rows of all shared prefixes, each counted at every level that it has; 0: 4 * max_tokens. Of more levels the
+                              ones that save least are left to their sequences */
+  sl_sharing sharing;
 } sl_batch_options;
 
 /* Keys [first_key, first_key + num_keys) are the very same pages in all of these neighbouring sequences. */
@@ -401,8 +415,8 @@ typedef struct sl_batch_step {
   const uint8_t* mask;             /* custom mask, or null: bits, lowest first; row i of sequence b begins at byte
                                       mask_indptr[b] + i * ceil(kv_length / 8); 1: query i sees that key */
   const int32_t* mask_indptr;      /* [B+1], bytes; an empty row means causal */
-  const sl_prefix* prefixes;       /* shared prefixes, or null. Those that cover a sequence tile [0, x) without gap or
-                                      overlap, x <= kv_length - q_len */
+  const sl_prefix* prefixes;       /* shared prefixes, a tree, or null: those that cover a sequence tile [0, x) without gap or
+                                      overlap, x <= kv_length - q_len, and the sequences of one have the same ones before it */
   int32_t num_prefixes;
   int32_t reserved;
 } sl_batch_step;
@@ -415,6 +429,20 @@ SL_API void sl_batch_release(sl_batch* batch);
    addresses, ordered on the stream. Not while capturing: a captured graph reads whatever plan is there at replay.
    SL_ERR_ARGUMENT, SL_ERR_SHAPE (exceeds the batch's capacity), SL_ERR_STATE. */
 SL_API sl_status sl_batch_update(sl_stream* stream, sl_batch* batch, const sl_batch_step* step);
+
+/* What a plan does about the prefixes of its step. */
+typedef struct sl_batch_info {
+  uint32_t size;
+  int32_t num_tokens, num_sequences;
+  int32_t num_prefixes;   /* that are shared; one that is not may have become part of those behind it */
+  int32_t prefix_rows;    /* query rows of these */
+  int32_t reserved;
+  int64_t keys;           /* of all sequences: what sl_paged_attention reads, where a sequence's rows fit one tile */
+  int64_t keys_shared;    /* what sl_cascade_attention reads: those of a shared prefix once */
+} sl_batch_info;
+
+/* The plan in force; set info->size first. One thread at a time with sl_batch_update.   SL_ERR_ARGUMENT, SL_ERR_STATE (no plan yet). */
+SL_API sl_status sl_batch_get_info(sl_batch* batch, sl_batch_info* info);
 
 /* - graph: ops recorded once and replayed. ------------------------------------------------------------------------- */
 

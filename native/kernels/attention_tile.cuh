@@ -1,89 +1,12 @@
-// What the tiled attention kernels share: which query rows a block has, which keys those see, where the result goes.
-// A tile is up to `Rows` rows of one KV head: row r is query token r / group and query head r % group of the group, so that
-// a key that a block has loaded serves every head of its group and every token of the tile.
-// Tiles belong to sequences, or (cascade) to shared prefixes, whose rows are those of neighbouring sequences.
+// What the attention kernels share: which keys a row of a tile sees, where its sums go, and how the parts of a tile become one.
 #pragma once
 
-#include "backend.h"
-#include "merge.cuh"
-#include "paged.cuh"
-#include "vec.cuh"
+#include "arrive.cuh"
+#include "attention_work.cuh"
+#include "softmax.cuh"
 
 namespace sl {
 namespace SL_BACKEND_NS {
-
-struct tile_params {
-  any_input q;
-  any_output o;                                // the result, or states [states,T,H,Dv] f32
-  gmem<float> lse2;                            // or null
-  gmem<const unsigned char> keys, values;      // a layer's pools
-  gmem<const float> key_scales, value_scales;  // a layer's, or null
-  gmem<const float> sinks, slopes;             // [H], or null; sinks only where the result is final
-  gmem<const int> prefixes;                    // sl_prefix [max_prefixes], or null: tiles of sequences
-  gmem<const int> prefix_indptr;               // [max_prefixes + 1]
-  gmem<const int> level_lengths;               // [levels][max_sequences]: keys that the prefixes of levels 0 .. l cover
-  long long q_token, q_head, o_state, o_token, o_head, lse_state, lse_token, lse_head;
-  int D, Dv, group, T, max_sequences, max_prefixes;
-  int levels;               // that prefixes are read for: the keys past them are the sequence's own
-  int splits, first_state;  // states [first_state + level * splits + split]
-  int window, kv_dtype;
-  float scale, soft_cap;
-  bool causal, q_vectors, o_vectors;  // rows may be moved 16 bytes at a time
-  joining join;                       // of the states: those of this launch's splits come last
-};
-
-struct query_tile {
-  int first_token, first_row, rows;  // rows: of this tile; first_row: counted from the first token
-  int page_row;                      // where the page ids begin
-  int first_key, last_key;           // of this split
-  int state;
-};
-
-// Query rows before an owner (a sequence or a prefix).
-__device__ __forceinline__ long long rows_before(const tile_params& p, const device_plan& plan, int owner) {
-  if (p.prefixes) return (long long)p.prefix_indptr[owner] * p.group;
-  // The tokens past the plan's are padding: the last owner has them.
-  return (long long)(owner <= p.max_sequences ? int(plan.query_indptr[owner]) : p.T) * p.group;
-}
-
-// The tile of this block; false for blocks past the plan's tiles. Owner b has the places rows_before(b) / Rows + b and up:
-// as many as it can need, found without a sum over the owners before it.
-template <int Rows>
-__device__ __forceinline__ bool find_tile(query_tile& tile, const tile_params& p, const device_plan& plan) {
-  // The last tiles of a prompt see the most keys: they go first.
-  const int place = int(gridDim.x - 1 - blockIdx.x), lane = int(threadIdx.x) & 31;
-  const int owners = p.prefixes ? p.max_prefixes : p.max_sequences + 1;
-  int step = 1, owner = 0;
-  while (step * 32 < owners) step *= 32;
-  for (; step > 0; step /= 32) {
-    const int other = owner + lane * step;
-    const bool before = other < owners && rows_before(p, plan, other) / Rows + other <= place;
-    owner += (__popc(__ballot_sync(all_lanes, before)) - 1) * step;
-  }
-  const long long start = rows_before(p, plan, owner), all = rows_before(p, plan, owner + 1) - start;
-  const long long first = (place - (start / Rows + owner)) * Rows;
-  if (first >= all) return false;
-  tile.first_row = int(first), tile.rows = int(min((long long)Rows, all - first));
-
-  int sequence = owner, first_key = 0, last_key = 0, level = 0;
-  if (p.prefixes) {
-    sequence = p.prefixes[4 * owner];
-    first_key = p.prefixes[4 * owner + 2], last_key = first_key + p.prefixes[4 * owner + 3];
-    while (level < p.levels && p.level_lengths[level * p.max_sequences + sequence] <= first_key) level++;
-    if (level == p.levels) return false;  // so deep that its sequences read it themselves
-  } else if (owner < p.max_sequences) {
-    last_key = plan.kv_lengths[owner];
-    if (p.levels > 0) first_key = p.level_lengths[(p.levels - 1) * p.max_sequences + owner];
-  }
-  tile.first_token = plan.query_indptr[sequence];
-  tile.page_row = plan.page_indptr[sequence];
-  const int chunks = (last_key - first_key + SL_ATTENTION_CHUNK - 1) / SL_ATTENTION_CHUNK;
-  const int span = (chunks + p.splits - 1) / p.splits * SL_ATTENTION_CHUNK;
-  tile.first_key = first_key + int(blockIdx.z) * span;
-  tile.last_key = min(last_key, tile.first_key + span);
-  tile.state = p.first_state + level * p.splits + int(blockIdx.z);
-  return true;
-}
 
 // The keys that a token sees: [first, last), and of these the ones whose bit is set where there is a custom mask.
 struct seen_keys {
@@ -134,9 +57,9 @@ __device__ __forceinline__ tile_keys keys_of(const query_tile& tile, const tile_
 
 struct row_place { int token, head; };  // head: counted over all KV heads
 
-__device__ __forceinline__ row_place place_of(const query_tile& tile, const tile_params& p, int kv_head, int row) {
+__device__ __forceinline__ row_place place_of(const query_tile& tile, const tile_params& p, int row) {
   const int r = tile.first_row + row, token = r / p.group;
-  return {tile.first_token + token, kv_head * p.group + (r - token * p.group)};
+  return {tile.first_token + token, tile.kv_head * p.group + (r - token * p.group)};
 }
 
 // A score in units of log 2 from the product of a query and a key, which is in units of 1.
@@ -144,49 +67,165 @@ __device__ __forceinline__ float score_of(float dot, const tile_params& p) {
   return p.soft_cap > 0.0f ? p.soft_cap * log2_e * tanhf(dot * p.scale / p.soft_cap) : dot * (p.scale * log2_e);
 }
 
+// --- where sums go ---------------------------------------------------------------------------------------------------
+
 // Four neighbouring elements of a result.
 __device__ __forceinline__ void put_4(const tile_params& p, long long at, const float (&v)[4], int count) {
   if (p.o_vectors && count >= 4) {
-    if (p.o.f32) return store_floats<4>(p.o.f32 + at, v);
-    uint2 raw;
-    if (p.o.f16) {
-      const half narrow[4] = {from_float<half>(v[0]), from_float<half>(v[1]), from_float<half>(v[2]), from_float<half>(v[3])};
-      memcpy(&raw, narrow, 8);
-      view_as<uint2>(p.o.f16 + at)[0] = raw;
-    } else {
-      const __nv_bfloat16 narrow[4] = {from_float<__nv_bfloat16>(v[0]), from_float<__nv_bfloat16>(v[1]),
-                                       from_float<__nv_bfloat16>(v[2]), from_float<__nv_bfloat16>(v[3])};
-      memcpy(&raw, narrow, 8);
-      view_as<uint2>(p.o.bf16 + at)[0] = raw;
-    }
+    p.o.put_four(at, v);
   } else {
     for (int i = 0; i < 4 && i < count; i++) p.o.put(at + i, v[i]);
   }
 }
 
-// The sink of the row's head joins its state. What the row's sum over its keys is then multiplied with to give its o.
-__device__ __forceinline__ float finish_row(const tile_params& p, const device_plan& plan, row_place at, softmax_state& s) {
+__device__ __forceinline__ void put_result(const tile_params& p, const device_plan& plan, row_place at, int d, const float (&sums)[4],
+                                           softmax_state s) {
   float keep = 1.0f, unused;
   if (p.sinks && at.token < plan.num_tokens()) s = merge(s, {p.sinks[at.head] * log2_e, 1.0f}, keep, unused);
-  return s.max == SL_NEGATIVE_INFINITY ? 0.0f : keep / s.sum;
+  const bool empty = s.max == SL_NEGATIVE_INFINITY;
+  const float factor = empty ? 0.0f : keep / s.sum;
+  float v[4];
+#pragma unroll
+  for (int e = 0; e < 4; e++) v[e] = empty ? 0.0f : sums[e] * factor;
+  put_4(p, at.token * p.o_token + at.head * p.o_head + d, v, p.Dv - d);
+  if (d == 0 && p.lse2) p.lse2[at.token * p.lse_token + at.head * p.lse_head] = empty ? s.max : s.max + log2f(s.sum);
 }
 
-// Behind what all threads of the block wrote: the last block of a tile joins its states. Its counter: tiles of a sequence begin `Rows` rows
-// apart, and those of another begin at another token.
-template <int Rows>
-__device__ __forceinline__ void join_tile(const tile_params& p, const query_tile& tile, int kv_head) {
-  if (!p.join.arrivals) return;
-  const long long start = (long long)tile.first_token * p.group + tile.first_row;
-  if (!arrives_last(p.join.arrivals + ((start / Rows + tile.first_token) * int(gridDim.y) + kv_head), unsigned(p.splits))) return;
+__device__ __forceinline__ void put_state(const tile_params& p, const row_states& to, long long place, int d, const float (&sums)[4],
+                                          softmax_state s) {
+  view_as<float4>(to.o + (place * p.width() + d))[0] = float4{sums[0], sums[1], sums[2], sums[3]};
+  if (d == 0) to.state[place] = float2{s.max, s.sum};
+}
+
+__device__ __forceinline__ long long place_in_prefix(const tile_params& p, const device_plan& plan, int prefix, row_place at) {
+  const int token = at.token - plan.query_indptr[p.prefixes[4 * prefix]];
+  return ((long long)p.prefix_indptr[prefix] + token) * p.H + at.head;
+}
+
+// The last prefix of a row's sequence, or -1.
+__device__ __forceinline__ int prefix_of(const tile_params& p, const device_plan& plan, row_place at) {
+  if (p.for_prefixes || !p.prefixes || at.token >= plan.num_tokens()) return -1;
+  return p.sequence_prefix[plan.token_sequence[at.token]];
+}
+
+// Where a row's sums over all of the owner's keys go.
+__device__ __forceinline__ void put_whole(const tile_params& p, const device_plan& plan, const query_tile& tile, row_place at, int d,
+                                          const float (&sums)[4], softmax_state s) {
+  if (p.for_prefixes) put_state(p, p.of_prefixes, place_in_prefix(p, plan, tile.owner, at), d, sums, s);
+  else put_result(p, plan, at, d, sums, s);
+}
+
+// Dims d .. d + 3 of a row's sums over the piece's keys, from the thread that has them; the row's state from each.
+__device__ __forceinline__ void put_sums(const tile_params& p, const device_plan& plan, const query_tile& tile, int row, int d,
+                                         const float (&sums)[4], softmax_state s) {
+  const row_place at = place_of(tile, p, row);
+  if (tile.kind == query_tile::whole) return put_whole(p, plan, tile, at, d, sums, s);
+  if (tile.kind == query_tile::part) {
+    if (tile.slot >= 0) put_state(p, p.parts, p.place(tile.slot, row), d, sums, s);
+    return;
+  }
+  // In order: what came before, and this.
+  const long long place = p.place(tile.slot, row), other = p.place(tile.slot - 1, row);
+  softmax_state all = empty_softmax();
+  float4 before = {0.0f, 0.0f, 0.0f, 0.0f};
+  const int prefix = tile.turn == 0 ? prefix_of(p, plan, at) : -1;
+  if (tile.turn > 0 || prefix >= 0) {
+    const long long from = tile.turn > 0 ? place : place_in_prefix(p, plan, prefix, at);
+    const row_states& of = tile.turn > 0 ? p.parts : p.of_prefixes;
+    const float2 state = of.state[tile.turn == 0 ? from : tile.turn % 2 == 0 ? other : place];
+    before = view_as<float4>(of.o + (from * p.width() + d))[0];
+    all = {state.x, state.y};
+  }
+  float keep, add;
+  all = merge(all, s, keep, add);
+  const float v[4] = {before.x * keep + sums[0] * add, before.y * keep + sums[1] * add, before.z * keep + sums[2] * add,
+                      before.w * keep + sums[3] * add};
+  if (tile.last) return put_whole(p, plan, tile, at, d, v, all);
+  view_as<float4>(p.parts.o + (place * p.width() + d))[0] = float4{v[0], v[1], v[2], v[3]};
+  // By turns in one of two places: others of the row still read the one before.
+  if (d == 0) p.parts.state[tile.turn % 2 == 0 ? place : other] = float2{all.max, all.sum};
+}
+
+// --- parts become one ------------------------------------------------------------------------------------------------
+
+// Rows of the sums of `count` parts, in order, behind those of the prefixes (where `whole`); slot_of(i) has part i.
+template <typename Slot, typename Put>
+__device__ __forceinline__ void join_parts(const tile_params& p, const device_plan& plan, const query_tile& tile, int count, bool whole,
+                                           Slot slot_of, Put put) {
+  constexpr int together = 4;  // whose loads are under way together
+  const int lane = int(threadIdx.x) & 31;
   for (int row = int(threadIdx.x) / 32; row < tile.rows; row += int(blockDim.x) / 32) {
-    const row_place at = place_of(tile, p, kv_head, row);
-    merge_row<true>(p.join.rows, at.token, at.head);
+    const row_place at = place_of(tile, p, row);
+    for (int d = 4 * lane; d < p.Dv; d += 128) {
+      softmax_state all = empty_softmax();
+      float sums[4] = {};
+      const auto add = [&](softmax_state s, float4 v) {
+        float keep, more;
+        all = merge(all, s, keep, more);
+        sums[0] = sums[0] * keep + v.x * more, sums[1] = sums[1] * keep + v.y * more;
+        sums[2] = sums[2] * keep + v.z * more, sums[3] = sums[3] * keep + v.w * more;
+      };
+      const auto state_at = [&](const row_states& of, long long place) {
+        const gmem<const float> s = view_as<const float>(of.state) + 2 * place;
+        return softmax_state{load_l2(s), load_l2(s + 1)};
+      };
+      const auto sums_at = [&](const row_states& of, long long place) {
+        return load_l2(gmem<const float4>(view_as<float4>(of.o + (place * p.width() + d))));
+      };
+      if (whole) {
+        for (int prefix = prefix_of(p, plan, at); prefix >= 0; prefix = p.prefix_parents[prefix]) {
+          const long long place = place_in_prefix(p, plan, prefix, at);
+          add(state_at(p.of_prefixes, place), sums_at(p.of_prefixes, place));
+        }
+      }
+      for (int i = 0; i < count; i += together) {
+        softmax_state s[together];
+        float4 v[together];
+#pragma unroll
+        for (int e = 0; e < together; e++) {  // past the last it again, without branches
+          const long long place = p.place(slot_of(min(i + e, count - 1)), row);
+          s[e] = state_at(p.parts, place), v[e] = sums_at(p.parts, place);
+        }
+#pragma unroll
+        for (int e = 0; e < together; e++)
+          if (i + e < count) add(s[e], v[e]);
+      }
+      put(row, at, d, sums, all);
+    }
   }
 }
 
-__device__ __forceinline__ void put_lse2(const tile_params& p, const query_tile& tile, row_place at, softmax_state s) {
-  p.lse2[tile.state * p.lse_state + at.token * p.lse_token + at.head * p.lse_head] =
-      s.max == SL_NEGATIVE_INFINITY ? s.max : s.max + log2f(s.sum);
+// Called by all threads of the block behind put_sums of all rows. Where a tile has parts, the last block to arrive makes them one. Many are
+// joined by eights first, each by the last of its blocks, so that nobody reads them all.
+__device__ __forceinline__ void finish_piece(const tile_params& p, const device_plan& plan, const query_tile& tile) {
+  if (tile.kind != query_tile::part) return __syncthreads();  // the next piece may use what this one did
+  if (!tile.last) return __syncthreads();
+  const auto put = [&](int, row_place at, int d, const float(&sums)[4], softmax_state s) { put_whole(p, plan, tile, at, d, sums, s); };
+  if (p.pinned) {
+    if (!arrives_last(p.arrivals + tile.first_block, unsigned(tile.sharing))) return;
+    join_parts(p, plan, tile, tile.chunks, true, [&](int i) { return tile.first_chunk + i; }, put);
+    return __syncthreads();
+  }
+  constexpr int few = 8;
+  const int first = tile.first_block, own = int(blockIdx.x) - first, groups = (tile.sharing + few - 1) / few;
+  const auto slot_of = [&](int part) { return 2ll * (first + part) + (part == 0 ? 1 : 0); };
+  const auto group_slot = [&](int leader) { return 2ll * p.blocks + slot_of(leader); };  // for others of the warp still read the parts
+  if (tile.sharing == 1) {
+    __syncthreads();  // its own part, and prefixes
+  } else {
+    const int leader = groups > 1 ? own / few * few : 0, members = min(few, tile.sharing - leader);
+    // Two counters a block, for it may lead a part of the tile that begins in it, and one of the tile before.
+    if (!arrives_last(p.arrivals + 2 * (first + leader) + (leader == 0 ? 1 : 0), unsigned(groups > 1 ? members : tile.sharing))) return;
+    if (groups > 1) {
+      join_parts(p, plan, tile, members, false, [&](int i) { return slot_of(leader + i); },
+                 [&](int row, row_place, int d, const float(&sums)[4], softmax_state s) {
+                   put_state(p, p.parts, p.place(group_slot(leader), row), d, sums, s);
+                 });
+      if (!arrives_last(p.arrivals + 2 * p.blocks + first, unsigned(groups))) return;
+    }
+  }
+  join_parts(p, plan, tile, groups > 1 ? groups : tile.sharing, true, [&](int i) { return groups > 1 ? group_slot(i * few) : slot_of(i); }, put);
+  __syncthreads();
 }
 
 }  // namespace SL_BACKEND_NS

@@ -1,19 +1,93 @@
-// merge_states: S attention states over disjoint keys become one (merge.cuh).
+// merge_states: S attention states over disjoint keys become one:
+//   y[t,h,:] = sum_s 2^(lse2[s] - m) * o[s,t,h,:] / sum_s 2^(lse2[s] - m),  m = max_s lse2[s]
 // o [S,T,H,Dv], y [T,H,Dv] in {f32,f16,bf16}   lse2 [S,T,H], y_lse2 [T,H] f32
 // grid T * H / 4   block 128: a warp a row   moves each state once: bound by memory
-#include "attention.h"
 #include "host.cuh"
 #include "ops.h"
+#include "reduce.cuh"
+#include "softmax.cuh"
+#include "vec.cuh"
 
 namespace sl {
 namespace SL_BACKEND_NS {
 
 constexpr int merge_warps = 4;
 
+struct merge_rows {
+  any_output y;
+  gmem<float> y_lse2;  // or null
+  any_input o;
+  gmem<const float> lse2;
+  int S, T, H, Dv;
+  long long o_state, o_token, o_head, lse_state, lse_token, lse_head, y_token, y_head, y_lse_token, y_lse_head;
+  bool fours;  // rows of o and y may be accessed four elements at a time
+};
+
+// Dims d .. d + 3 of the row of a state that begins at `at`; past the last it again.
+__device__ __forceinline__ void load_state(float (&v)[4], const merge_rows& m, long long at, int d) {
+  if (m.fours) return m.o.load_four(v, at + min(d, m.Dv - 4));
+#pragma unroll
+  for (int i = 0; i < 4; i++) v[i] = m.o.at(at + min(d + i, m.Dv - 1));
+}
+
 __global__ void __launch_bounds__(32 * merge_warps) merge_states_kernel(merge_rows m) {
-  const long long row = (long long)blockIdx.x * merge_warps + threadIdx.x / 32;
-  if (row / m.H >= m.T) return;  // a whole warp, and there is no barrier
-  merge_row<false>(m, row / m.H, int(row % m.H));
+  constexpr int together = 4;  // states whose loads are on their way together
+  const long long all_rows = (long long)blockIdx.x * merge_warps + threadIdx.x / 32;
+  if (all_rows / m.H >= m.T) return;  // a whole warp, and there is no barrier
+  const long long t = all_rows / m.H;
+  const int h = int(all_rows % m.H), lane = int(threadIdx.x) & 31;
+  const auto lse_at = [&](int s) -> float {
+    if (s >= m.S) return SL_NEGATIVE_INFINITY;
+    return m.lse2[t * m.lse_token + h * m.lse_head + s * m.lse_state];
+  };
+  // A lane has the states lane, lane + 32, ...; there are seldom more than 32.
+  const float first_lse = lse_at(lane);
+  const auto lse_of = [&](int s) { return s < 32 ? first_lse : lse_at(s); };
+
+  float max = SL_NEGATIVE_INFINITY, total = 0.0f;
+  int best = 0;  // a state that counts, if any does
+  for (int s = lane; s < m.S; s += 32)
+    if (lse_of(s) > max) max = lse_of(s), best = s;
+  const float own_max = max;
+  max = warp_max(max);
+  best = __shfl_sync(all_lanes, best, __ffs(int(__ballot_sync(all_lanes, own_max == max))) - 1);
+  const bool empty = max == SL_NEGATIVE_INFINITY;
+  for (int s = lane; s < m.S; s += 32) total += rescale(lse_of(s), max);
+  total = warp_sum(total);
+
+  const long long row = t * m.o_token + h * m.o_head;
+  for (int d = 4 * lane; d - 4 * lane < m.Dv; d += 128) {  // all lanes of the warp, for they ask each other
+    float sum[4] = {};
+    for (int some = 0; some < m.S && !empty; some += 32) {
+      const float own = rescale(lse_of(some + lane), max);
+      for (int s = some; s < min(m.S, some + 32); s += together) {
+        float weight[together], v[together][4];
+#pragma unroll
+        for (int e = 0; e < together; e++) {
+          weight[e] = v[e][0] = v[e][1] = v[e][2] = v[e][3] = 0.0f;
+          if (s + e >= m.S) continue;  // for all lanes
+          weight[e] = __shfl_sync(all_lanes, own, s - some + e);
+          // Loads without branches, so that they are under way together; in the place of an empty state's o, which may be NaN, one that counts.
+          load_state(v[e], m, (weight[e] > 0.0f ? s + e : best) * m.o_state + row, d);
+        }
+#pragma unroll
+        for (int e = 0; e < together; e++)
+#pragma unroll
+          for (int i = 0; i < 4; i++) sum[i] += weight[e] * v[e][i];
+      }
+    }
+    if (d >= m.Dv) continue;
+    const float inverse = empty ? 0.0f : 1.0f / total;
+#pragma unroll
+    for (int i = 0; i < 4; i++) sum[i] = empty ? 0.0f : sum[i] * inverse;
+    const long long to = t * m.y_token + h * m.y_head + d;
+    if (m.fours) {
+      m.y.put_four(to, sum);
+    } else {
+      for (int i = 0; i < 4 && d + i < m.Dv; i++) m.y.put(to + i, sum[i]);
+    }
+  }
+  if (lane == 0 && m.y_lse2) m.y_lse2[t * m.y_lse_token + h * m.y_lse_head] = empty ? max : max + log2f(total);
 }
 
 // Every row of the last dimension begins at a multiple of four elements, and has whole fours.
@@ -23,20 +97,12 @@ static bool fours(const view& v) {
   return whole;
 }
 
-merge_rows rows_to_merge(const view& o, const view& lse2, const view& sinks, const int* num_tokens, const prefix_states& prefixes, const view& y,
-                         const view& y_lse2) {
-  return {output_of(y), y_lse2.as<float>(), input_of(o), lse2.as<const float>(), sinks.as<const float>(), num_tokens, prefixes.token_sequence,
-          prefixes.level_lengths, int(o.shape[0]), int(y.shape[0]), int(y.shape[1]), int(y.shape[2]), prefixes.levels, prefixes.splits,
-          prefixes.max_sequences, o.stride[0], o.stride[1], o.stride[2], lse2.stride[0], lse2.stride[1], lse2.stride[2], y.stride[0], y.stride[1],
-          y_lse2.stride[0], y_lse2.stride[1], fours(o) && fours(y)};
-}
-
-void merge_states(stream& s, const merge_rows& m) {
-  launch(native(s), KERNEL(merge_states_kernel), blocks_for(int64_t(m.T) * m.H, merge_warps), 32 * merge_warps, 0, m);
-}
-
 void merge_states_cuda(stream& s, const merge_states_args& a) {
-  merge_states(s, rows_to_merge(a.o, a.lse2, view(), nullptr, prefix_states(), a.y, a.y_lse2));
+  const view &o = a.o, &lse2 = a.lse2, &y = a.y;
+  const merge_rows m = {output_of(y), a.y_lse2.as<float>(), input_of(o), lse2.as<const float>(), int(o.shape[0]), int(y.shape[0]),
+                        int(y.shape[1]), int(y.shape[2]), o.stride[0], o.stride[1], o.stride[2], lse2.stride[0], lse2.stride[1],
+                        lse2.stride[2], y.stride[0], y.stride[1], a.y_lse2.stride[0], a.y_lse2.stride[1], fours(o) && fours(y)};
+  launch(native(s), KERNEL(merge_states_kernel), blocks_for(int64_t(m.T) * m.H, merge_warps), 32 * merge_warps, 0, m);
 }
 
 }  // namespace SL_BACKEND_NS

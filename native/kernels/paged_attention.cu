@@ -1,38 +1,37 @@
-// paged_attention and cascade_attention: which kernels take a call, how it is cut into launches and splits, and who joins
-// the parts. All of it follows from shapes and capacities, the same at capture and at every replay; each kernel is right for
-// every plan, so that the choice is one of speed only.
-//   decode  paged_attention.cuh   a token a block          16 and 64 rows  paged_prefill.cuh   tensor cores
-//   tiled   tiled_attention.cu    CUDA cores, 32 rows
-// Cascade: the prefixes of all levels in one launch of a tiled kernel, a state a level and split; then the sequences' own
-// keys, at whose end all states of a token are joined, where there are counters for all tiles; else by a launch of its own.   Source: Juravsky et al. 2024, Ye et al. 2024.
+// paged_attention and cascade_attention: which kernel takes a call, and what its blocks need to share their work. All of it follows from shapes
+// and capacities, the same at capture and at every replay; each kernel is right for every plan, so that the choice is one of speed only.
+//   16 and 64 rows  paged_prefill.cuh   tensor cores       32 rows  tiled_attention.cu   CUDA cores
+// Cascade: the prefixes of all levels in one launch, to a state a prefix and row; then the sequences' own keys, at whose end a row's states become
+// one.   Source: Juravsky et al. 2024, Ye et al. 2024.
 #include <algorithm>
 
-#include "attention_tile.cuh"
+#include "attention_work.cuh"
 #include "device.h"
+#include "host.cuh"
 #include "ops.h"
-#include "paged_attention.cuh"
 #include "paged_prefill.cuh"
 #include "stream.h"
 
 namespace sl {
 namespace SL_BACKEND_NS {
 
-void tiled_attention(stream&, const tile_params&, const device_plan&, page_shape, dim3 grid);
+void tiled_attention(stream&, const tile_params&, const device_plan&, page_shape);
 
 namespace {
 
-constexpr int max_heads_a_block = 8, max_splits = 32, blocks_a_multiprocessor = 2;
-constexpr uint64_t most_state_bytes = uint64_t(256) << 20;  // of prefixes: with more rows they matter less
+constexpr uint64_t most_chunk_bytes = uint64_t(64) << 20;  // pinned: of chunks' states; what has no room there is not split
 
-struct route { int rows; bool tensor_cores; };  // of a tile; rows 1: decode
+// A launch: the rows of its tiles, the blocks that share them, and where in the workspace these leave their sums.
+struct share {
+  int rows = 0, blocks = 0, chunk_rows = 0;
+  int64_t chunk_slots = 0;
+  uint64_t states = 0, sums = 0;  // offsets
+};
 
 struct attention_plan {
-  route own, prefixes;
-  int heads_a_block, head_tiles;  // decode
-  int levels, prefix_splits, splits;
-  bool joins;                 // the launch of the sequences' own keys joins all states
-  int states() const { return levels * prefix_splits + splits; }
-  bool merges() const { return states() > 1; }
+  bool tensor_cores, pinned, cascades;
+  share own, prefixes;
+  uint64_t prefix_states, prefix_sums, bytes;  // offsets, and all
 };
 
 bool for_tensor_cores(const attention_args& a) {
@@ -43,184 +42,110 @@ bool for_tensor_cores(const attention_args& a) {
 
 attention_plan plan_attention(const device& d, const attention_args& a, bool cascade) {
   const kv_view& c = a.cache;
+  const batch_view& b = *a.batch;
   const int dims = std::max(c.key_dim, c.value_dim);
   if (dims > 256) throw error(SL_ERR_UNSUPPORTED, format("attention: head dims up to 256 are built, got %d", dims));
-  const int64_t T = a.q.shape[0], group = a.q.shape[1] / c.kv_heads, sequences = a.batch->max_sequences;
+  const int64_t T = a.q.shape[0], H = a.q.shape[1], group = H / c.kv_heads, width = (c.value_dim + 3) / 4 * 4;
   attention_plan p{};
+  p.tensor_cores = for_tensor_cores(a), p.pinned = invariant(d), p.cascades = cascade && b.max_prefixes > 0;
 
-  // Up to 16 rows a sequence: decode, where a key that is read for one head serves its whole group (from 4 heads on, tensor
-  // cores are ahead), and the rows of speculated tokens.
-  if (for_tensor_cores(a)) {
-    if (T <= sequences && group < 4 && !has_scales(c)) p.own = {1, false};
-    else p.own = {T * group <= 16 * sequences ? 16 : 64, true};
-    p.prefixes = {64, true};
-  } else {
-    p.own = {T <= sequences && !has_scales(c) ? 1 : 32, false};
-    p.prefixes = {32, false};
-  }
-
-  p.heads_a_block = !whole_vectors(c) || group == 1 ? 1 : group <= 4 ? 4 : max_heads_a_block;
-  p.head_tiles = int(blocks_for(group, p.heads_a_block));
-
-  const int64_t wanted = int64_t(multiprocessors(d)) * blocks_a_multiprocessor;
-  const int64_t chunks = std::max<int64_t>(blocks_for(int64_t(a.batch->max_page_ids) * c.page_size, SL_ATTENTION_CHUNK), 1);
-  const auto splits_for = [&](int64_t blocks) {
-    return int(std::clamp<int64_t>(wanted / std::max<int64_t>(blocks, 1), 1, std::min<int64_t>(max_splits, chunks)));
+  const auto place = [&](uint64_t bytes) {
+    const uint64_t at = p.bytes;
+    p.bytes += (bytes + 255) / 256 * 256;
+    return at;
   };
-  const auto tiles = [&](int rows) { return int64_t(blocks_for(T * group, rows)); };
-  p.splits = splits_for(p.own.rows == 1 ? T * c.kv_heads * p.head_tiles
-                                        : std::max(tiles(p.own.rows), std::min(T, sequences)) * c.kv_heads);
-  p.prefix_splits = 1;
-  if (cascade && a.batch->max_prefixes > 0) {
-    p.prefix_splits = splits_for(tiles(p.prefixes.rows) * c.kv_heads);
-    const uint64_t level_bytes = uint64_t(T) * uint64_t(a.q.shape[1]) * uint64_t(c.value_dim) * 4 * uint64_t(p.prefix_splits);
-    p.levels = int(std::clamp<uint64_t>(most_state_bytes / std::max<uint64_t>(level_bytes, 1), 1,
-                                        uint64_t(std::min(a.batch->max_prefixes, max_prefix_levels))));
+  const auto make = [&](int rows) {
+    share s;
+    s.rows = rows;
+    s.blocks = multiprocessors(d) * (p.tensor_cores ? prefill_blocks(rows, dims) : 2);
+    if (p.pinned) {
+      // Chunks of a tile can be spread where it is its owner's only one; those have few rows.
+      const int64_t few = group * blocks_for(T, b.max_sequences), slot_bytes = few * (width + 2) * 4;
+      const int64_t chunks = (blocks_for(int64_t(b.max_page_ids) * c.page_size, SL_ATTENTION_CHUNK) + 2 * int64_t(b.max_sequences) + 1) * c.kv_heads;
+      s.chunk_rows = int(few);
+      if (few <= rows) s.chunk_slots = std::min<int64_t>(chunks, int64_t(most_chunk_bytes) / slot_bytes);
+    }
+    return s;
+  };
+  // Up to 16 rows a sequence: decode, where a key that is read for one head serves its whole group, and the rows of speculated tokens. Pinned: one
+  // order of summation for any number of rows.
+  p.own = make(!p.tensor_cores ? 32 : !p.pinned && T * group <= 16 * int64_t(b.max_sequences) ? 16 : 64);
+  const auto reserve = [&](share& s) {
+    const uint64_t places = 4 * uint64_t(s.blocks) * uint64_t(s.rows) + uint64_t(s.chunk_slots) * uint64_t(s.chunk_rows);
+    s.states = place(places * 8), s.sums = place(places * uint64_t(width) * 4);
+  };
+  reserve(p.own);
+  if (p.cascades) {
+    p.prefixes = make(p.tensor_cores ? 64 : 32);
+    reserve(p.prefixes);
+    const uint64_t places = uint64_t(prefix_rows(b, T)) * uint64_t(H);
+    p.prefix_states = place(places * 8), p.prefix_sums = place(places * uint64_t(width) * 4);
   }
-  // A counter a tile and KV head, by the place of the tile's first row.
-  const int64_t counters = p.own.rows == 1 ? T * c.kv_heads * p.head_tiles : (T * group / p.own.rows + T) * c.kv_heads;
-  p.joins = p.merges() && counters <= cuda_stream::arrival_counters(d);
   return p;
-}
-
-uint64_t lse_bytes(const attention_plan& p, const attention_args& a) {
-  return (uint64_t(p.states()) * uint64_t(a.q.shape[0] * a.q.shape[1]) * 4 + 255) / 256 * 256;
-}
-
-uint64_t workspace_of(const attention_plan& p, const attention_args& a) {
-  if (!p.merges()) return 0;
-  return lse_bytes(p, a) + uint64_t(p.states()) * uint64_t(a.q.shape[0] * a.q.shape[1]) * uint64_t(a.cache.value_dim) * 4;
-}
-
-// A contiguous f32 tensor [states, T, H, last].
-view state_view(char* data, int64_t states, int64_t T, int64_t H, int64_t last) {
-  view v;
-  v.data = data, v.dtype = SL_DTYPE_F32, v.rank = 4;
-  const int64_t shape[4] = {states, T, H, last};
-  int64_t stride = 1;
-  for (int i = 3; i >= 0; i--) v.shape[i] = shape[i], v.stride[i] = stride, stride *= shape[i];
-  return v;
 }
 
 class attention_call {
  public:
-  attention_call(stream& s, const attention_args& a, const attention_plan& plan) : s_(s), a_(a), plan_(plan) {
-    const int64_t T = a.q.shape[0], H = a.q.shape[1];
-    lse2_ = plan.merges() ? state_view(s.workspace, plan.states(), T, H, 1) : a.lse2;
-    o_ = plan.merges() ? state_view(s.workspace + lse_bytes(plan, a), plan.states(), T, H, a.cache.value_dim) : a.o;
-  }
+  attention_call(stream& s, const attention_args& a, const attention_plan& plan) : s_(s), a_(a), plan_(plan) {}
 
   void run() {
-    if (plan_.levels > 0) run_tiles(plan_.prefixes, true);
-    if (plan_.own.rows == 1) run_decode();
-    else run_tiles(plan_.own, false);
-    if (plan_.merges() && !plan_.joins) merge_states(s_, all_states());
+    if (plan_.cascades) launch_tiles(plan_.prefixes, true);
+    launch_tiles(plan_.own, false);
   }
 
  private:
-  merge_rows all_states() const {
-    const plan_view& p = a_.batch->device;
-    return rows_to_merge(o_, lse2_, a_.sinks, &p.header->num_tokens, {p.token_sequence, p.level_lengths, plan_.levels, plan_.prefix_splits, a_.batch->max_sequences}, a_.o,
-                         a_.lse2);
+  row_states states_at(uint64_t states, uint64_t sums) const {
+    return {gmem<float>(reinterpret_cast<float*>(s_.workspace + sums)), gmem<float2>(reinterpret_cast<float2*>(s_.workspace + states))};
   }
-  joining join() const {
-    joining j{};
-    if (plan_.joins) j.rows = all_states(), j.arrivals = gmem<unsigned>(static_cast<cuda_stream&>(s_).arrivals());
-    return j;
-  }
-  int own_state() const { return plan_.levels * plan_.prefix_splits; }  // the first of the sequences' own keys
 
-  void run_tiles(route r, bool prefixes) {
+  void launch_tiles(const share& work, bool prefixes) {
     const kv_view& c = a_.cache;
     const plan_view& plan = a_.batch->device;
-    const bool merges = plan_.merges();
     tile_params p{};
-    p.q = input_of(a_.q), p.o = output_of(o_), p.lse2 = lse2_.as<float>();
+    p.q = input_of(a_.q), p.o = output_of(a_.o), p.lse2 = a_.lse2.as<float>();
     p.keys = pool_of(c, a_.layer, true).as<const unsigned char>(), p.values = pool_of(c, a_.layer, false).as<const unsigned char>();
     p.key_scales = scales_of(c, a_.layer, true), p.value_scales = scales_of(c, a_.layer, false);
-    if (a_.sinks && !merges) p.sinks = a_.sinks.as<const float>();
+    if (a_.sinks) p.sinks = a_.sinks.as<const float>();
     if (a_.alibi_slopes) p.slopes = a_.alibi_slopes.as<const float>();
-    p.q_token = a_.q.stride[0], p.q_head = a_.q.stride[1];
-    const int first = merges ? 1 : 0;  // states stand in front
-    p.o_state = o_.stride[0], p.o_token = o_.stride[first], p.o_head = o_.stride[first + 1];
-    p.lse_state = lse2_.stride[0], p.lse_token = lse2_.stride[first], p.lse_head = lse2_.stride[first + 1];
-    p.D = c.key_dim, p.Dv = c.value_dim, p.group = int(a_.q.shape[1]) / c.kv_heads, p.T = int(a_.q.shape[0]);
-    p.max_sequences = a_.batch->max_sequences, p.max_prefixes = a_.batch->max_prefixes;
-    p.levels = plan_.levels, p.level_lengths = plan.level_lengths;
-    p.splits = plan_.splits, p.first_state = own_state();
-    p.window = a_.window, p.kv_dtype = c.dtype, p.scale = a_.scale, p.soft_cap = a_.soft_cap, p.causal = a_.causal != 0;
-    p.q_vectors = rows_aligned_16(a_.q), p.o_vectors = rows_aligned_16(o_);
-    int64_t rows = int64_t(p.T) * p.group, owners = int64_t(p.max_sequences) + 1;
-    if (!prefixes) p.join = join();
-    if (prefixes) {
-      p.prefixes = reinterpret_cast<const int*>(plan.prefixes), p.prefix_indptr = plan.prefix_indptr;
-      p.splits = plan_.prefix_splits, p.first_state = 0;
-      rows *= max_prefix_levels, owners = p.max_prefixes;
+    if (plan_.cascades) {
+      p.prefixes = reinterpret_cast<const int*>(plan.prefixes), p.prefix_indptr = plan.prefix_indptr, p.prefix_parents = plan.prefix_parents;
+      p.sequence_prefix = plan.sequence_prefix, p.prefix_lengths = plan.prefix_lengths;
+      p.of_prefixes = states_at(plan_.prefix_states, plan_.prefix_sums);
     }
-    const dim3 grid(unsigned(rows / r.rows + owners), unsigned(c.kv_heads), unsigned(p.splits));
-    const page_shape shape = shape_of(c);
-    if (!r.tensor_cores) tiled_attention(s_, p, plan_of(*a_.batch), shape, grid);
-    else if (a_.q.dtype == SL_DTYPE_F16) start_tiles<half>(p, shape, grid, r.rows);
-    else start_tiles<__nv_bfloat16>(p, shape, grid, r.rows);
+    p.parts = states_at(work.states, work.sums);
+    p.arrivals = gmem<unsigned>(static_cast<cuda_stream&>(s_).arrivals());
+    p.q_token = a_.q.stride[0], p.q_head = a_.q.stride[1], p.o_token = a_.o.stride[0], p.o_head = a_.o.stride[1];
+    if (a_.lse2) p.lse_token = a_.lse2.stride[0], p.lse_head = a_.lse2.stride[1];
+    p.chunk_slots = work.chunk_slots, p.blocks = work.blocks, p.slot_rows = work.rows, p.chunk_rows = work.chunk_rows;
+    p.D = c.key_dim, p.Dv = c.value_dim, p.H = int(a_.q.shape[1]), p.group = p.H / c.kv_heads, p.T = int(a_.q.shape[0]);
+    p.window = a_.window, p.kv_dtype = c.dtype, p.scale = a_.scale, p.soft_cap = a_.soft_cap;
+    p.for_prefixes = prefixes, p.causal = a_.causal != 0, p.pinned = plan_.pinned;
+    p.q_vectors = rows_aligned_16(a_.q), p.o_vectors = rows_aligned_16(a_.o);
+    if (!plan_.tensor_cores) tiled_attention(s_, p, plan_of(*a_.batch), shape_of(c));
+    else if (a_.q.dtype == SL_DTYPE_F16) launch_as_type<half>(p, work.rows);
+    else launch_as_type<__nv_bfloat16>(p, work.rows);
   }
 
   template <typename T>
-  void start_tiles(const tile_params& p, page_shape shape, dim3 grid, int rows) {
-    if (has_scales(a_.cache)) prefill<T, true>(s_, p, plan_of(*a_.batch), shape, grid, rows);
-    else prefill<T, false>(s_, p, plan_of(*a_.batch), shape, grid, rows);
-  }
-
-  void run_decode() {
-    const bool merges = plan_.merges();
-    const auto fill = [&](auto zero) {
-      attention_params<decltype(zero)> p{};
-      const int first = merges ? 1 : 0;
-      p.q = input_of(a_.q);
-      p.q_token = a_.q.stride[0], p.q_head = a_.q.stride[1];
-      p.o_split = o_.stride[0], p.o_token = o_.stride[first], p.o_head = o_.stride[first + 1];
-      p.lse_split = lse2_.stride[0], p.lse_token = lse2_.stride[first], p.lse_head = lse2_.stride[first + 1];
-      view o = o_, lse2 = lse2_;
-      if (merges) {
-        o.data = o_.as<float>() + own_state() * o_.stride[0];
-        lse2.data = lse2_.as<float>() + own_state() * lse2_.stride[0];
-      }
-      p.o = output_of(o), p.lse2 = lse2.as<float>();
-      if (!merges && a_.sinks) p.sinks = a_.sinks.as<const float>();
-      if (a_.alibi_slopes) p.slopes = a_.alibi_slopes.as<const float>();
-      if (plan_.levels > 0)
-        p.first_keys = a_.batch->device.level_lengths + int64_t(plan_.levels - 1) * a_.batch->max_sequences;
-      p.D = a_.cache.key_dim, p.Dv = a_.cache.value_dim, p.group = int(a_.q.shape[1]) / a_.cache.kv_heads;
-      p.head_tiles = plan_.head_tiles, p.splits = plan_.splits, p.window = a_.window;
-      p.scale = a_.scale, p.soft_cap = a_.soft_cap, p.causal = a_.causal != 0, p.q_vectors = rows_aligned_16(a_.q);
-      p.join = join();
-      attend(s_, a_, p, plan_.heads_a_block);
-    };
-    for_activation(a_.cache.dtype, fill);
+  void launch_as_type(const tile_params& p, int rows) {
+    if (has_scales(a_.cache)) prefill<T, true>(s_, p, plan_of(*a_.batch), shape_of(a_.cache), rows);
+    else prefill<T, false>(s_, p, plan_of(*a_.batch), shape_of(a_.cache), rows);
   }
 
   stream& s_;
   const attention_args& a_;
   const attention_plan plan_;
-  view o_, lse2_;
 };
 
 }  // namespace
 
-uint64_t paged_attention_workspace(const device& d, const attention_args& a) {
-  return workspace_of(plan_attention(d, a, false), a);
-}
+uint64_t paged_attention_workspace(const device& d, const attention_args& a) { return plan_attention(d, a, false).bytes; }
 
-uint64_t cascade_attention_workspace(const device& d, const attention_args& a) {
-  return workspace_of(plan_attention(d, a, true), a);
-}
+uint64_t cascade_attention_workspace(const device& d, const attention_args& a) { return plan_attention(d, a, true).bytes; }
 
-void paged_attention_cuda(stream& s, const attention_args& a) {
-  attention_call(s, a, plan_attention(*s.owner, a, false)).run();
-}
+void paged_attention_cuda(stream& s, const attention_args& a) { attention_call(s, a, plan_attention(*s.owner, a, false)).run(); }
 
-void cascade_attention_cuda(stream& s, const attention_args& a) {
-  attention_call(s, a, plan_attention(*s.owner, a, true)).run();
-}
+void cascade_attention_cuda(stream& s, const attention_args& a) { attention_call(s, a, plan_attention(*s.owner, a, true)).run(); }
 
 }  // namespace SL_BACKEND_NS
 }  // namespace sl

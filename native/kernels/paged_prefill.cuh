@@ -1,16 +1,14 @@
-// paged_prefill: paged attention on tensor cores, for tiles of 64 query rows (prompts, chunks) or 16 (decode of large groups,
-// speculated tokens).
+// paged_prefill: paged attention on tensor cores, for tiles of 64 query rows (prompts, chunks) or 16 (decode, speculated tokens).
 //   o[r,:] = softmax_j(cap(scale * q[r,:] . k[j,:]) + alibi, masked) . v[j,:]
 // q, o {f16,bf16}, k and v of the same type or in eight bits with scales   D, Dv multiples of 8 (of 16 for eight bits) up to
 // 256; 64, 128 and 256 are built
-// grid (tiles, Hkv, splits)   block: 4 warps of 16 rows; or 2 or 4 warps that share 16 rows and part the keys
+// grid: as many blocks as run at once, which share all tiles (attention_work.cuh)   block: 4 warps of 16 rows; or 2 or 4 warps that share 16 rows and part the keys
 // shared: two stages of keys and values: 32 KB for D 64, 64 KB for 128, 96 KB for 256 with the queries
 // A prompt is bound by the tensor cores, few rows on long sequences by memory: each key and value is read once a tile.
 // Rows of shared memory are XOR-swizzled by 16 bytes, so that neither copies nor ldmatrix meet a bank twice.
 // Source: Dao 2023 (FlashAttention-2), Kwon et al. 2023 (pages), Ainslie et al. 2023 (groups).
 #pragma once
 
-#include "attention.h"
 #include "attention_tile.cuh"
 #include "host.cuh"
 #include "quantised.cuh"
@@ -51,6 +49,7 @@ template <typename T, int DC_, int WarpsM_, int WarpsN_, int Kt_, bool Eight_>
 struct prefill_shape {
   static constexpr bool Eight = Eight_;
   static constexpr int DC = DC_, WarpsM = WarpsM_, WarpsN = WarpsN_, Kt = Kt_;
+  static constexpr int blocks = WarpsM == 1 && DC <= 64 ? 4 : 2;  // of a multiprocessor (prefill_blocks)
   static constexpr int Rows = 16 * WarpsM, Threads = 32 * WarpsM * WarpsN, Keys = Kt / WarpsN;
   static constexpr bool holds_q = DC <= 128;  // in registers; else its place in shared memory is its own
   static constexpr int stage = 2 * Kt * DC, stages = stage + (Eight ? stage / 2 : stage);  // elements
@@ -61,8 +60,8 @@ struct prefill_shape {
 };
 
 template <typename T, typename S>
-// Two blocks: without a number ptxas aims at three for one of the shapes, and spills.
-__global__ void __launch_bounds__(S::Threads, 2) paged_prefill_kernel(tile_params p, device_plan plan, page_shape shape) {
+// Without a number of blocks ptxas aims at three for one of the shapes, and spills.
+__global__ void __launch_bounds__(S::Threads, S::blocks) paged_prefill_kernel(tile_params p, device_plan plan, page_shape shape) {
   allow_next_kernel();
   wait_for_previous_kernel();
   constexpr int DC = S::DC, Kt = S::Kt, Chunks = DC / 8, NK = S::Keys / 8;
@@ -71,11 +70,12 @@ __global__ void __launch_bounds__(S::Threads, 2) paged_prefill_kernel(tile_param
   SHARED_ARRAY(float, scales, S::Eight ? 8 * Kt : 1);  // of the same tiles: keys', values'
   SHARED_ARRAY(softmax_state, states, S::WarpsN * S::Rows);
   early_exit_allowed();  // whole blocks
-  query_tile tile;
-  if (!find_tile<S::Rows>(tile, p, plan)) return;
-
+  block_work<S::Rows> work;
+  if (!work.begin(p, plan)) return;
   const int thread = int(threadIdx.x), lane = thread & 31, warp = thread / 32;
-  const int warp_row = warp % S::WarpsM * 16, warp_key = warp / S::WarpsM * S::Keys, kv_head = int(blockIdx.y);
+  const int warp_row = warp % S::WarpsM * 16, warp_key = warp / S::WarpsM * S::Keys;
+  query_tile tile;
+  while (work.next(tile, p, plan)) {
   const tile_keys range = keys_of(tile, p, plan);
   const int base = range.first / Kt * Kt, tiles = range.first < range.last ? (range.last - base + Kt - 1) / Kt : 0;
   const auto chunk_at = [](int row, int chunk) { return row * DC + ((chunk ^ (row & 7)) * 8); };
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(S::Threads, 2) paged_prefill_kernel(tile_param
   const auto find_row = [&](int n) -> long long {
     const int key = base + n * Kt + thread;
     if (key < range.first || key >= range.last) return -1;
-    return page_row(shape, plan.page_ids[tile.page_row + (key >> shape.page_shift)], kv_head, key);
+    return page_row(shape, plan.page_ids[tile.page_row + (key >> shape.page_shift)], tile.kv_head, key);
   };
   const gmem<const T> key_pool = view_as<const T>(p.keys), value_pool = view_as<const T>(p.values);
   const int key_chunks = (p.D + 15) / 16 * 2, value_chunks = (p.Dv + 15) / 16 * 2;  // with the zeros that fill a step of 16
@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(S::Threads, 2) paged_prefill_kernel(tile_param
       const int row = i / Chunks, chunk = i % Chunks;
       uint4 raw = {0, 0, 0, 0};
       if (row < tile.rows && chunk * 8 < p.D) {
-        const row_place at = place_of(tile, p, kv_head, row);
+        const row_place at = place_of(tile, p, row);
         const gmem<const T> from = q + (at.token * p.q_token + at.head * p.q_head + chunk * 8);
         if (p.q_vectors) {
           raw = view_as<uint4>(from)[0];
@@ -192,14 +192,14 @@ __global__ void __launch_bounds__(S::Threads, 2) paged_prefill_kernel(tile_param
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     const int row = warp_row + lane / 4 + 8 * i;
-    const row_place at = place_of(tile, p, kv_head, min(row, tile.rows - 1));
+    const row_place at = place_of(tile, p, min(row, tile.rows - 1));
     seen[i] = seen_by(p, plan, at.token);
     seen[i].first = max(seen[i].first, range.first), seen[i].last = row < tile.rows ? min(seen[i].last, range.last) : 0;
     slope[i] = p.slopes && tiles > 0 ? p.slopes[at.head] * log2_e : 0.0f;
     offset[i] = p.slopes && tiles > 0 ? float(plan.positions[at.token]) : 0.0f;
   }
   float max[2] = {SL_NEGATIVE_INFINITY, SL_NEGATIVE_INFINITY}, sum[2] = {}, acc[DC / 8][4] = {};
-  float value_unit = 0.0f;  // Eight: the sums are in units of the largest scale so far, so that probabilities round as ever
+  float value_unit[2] = {};  // Eight: a row's sums are in units of the largest scale it has met, so that probabilities round as ever
 
   for (int n = 0; n < tiles; n++) {
     cp_async_wait<0>();
@@ -275,26 +275,28 @@ __global__ void __launch_bounds__(S::Threads, 2) paged_prefill_kernel(tile_param
     }
 
     if constexpr (S::Eight) {
-      float unit = fmaxf(value_unit, 1e-30f);
 #pragma unroll
-      for (int j = 0; j < NK; j++) {
-        const float2 of = view_as<float2>(own_scales + Kt + j * 8)[0];
-        unit = fmaxf(unit, fmaxf(of.x < finite_limit ? of.x : 0.0f, of.y < finite_limit ? of.y : 0.0f));
-      }
-      unit = fmaxf(unit, __shfl_xor_sync(all_lanes, unit, 1));
-      unit = fmaxf(unit, __shfl_xor_sync(all_lanes, unit, 2));
-      const float keep = value_unit / unit, inverse = 1.0f / unit;
-      value_unit = unit;
+      for (int i = 0; i < 2; i++) {
+        float unit = fmaxf(value_unit[i], 1e-30f);
 #pragma unroll
-      for (int d = 0; d < DC / 8; d++)
+        for (int j = 0; j < NK; j++) {  // of keys that the row sees: what stands beside it must not change its bits
+          const float2 of = view_as<float2>(own_scales + Kt + j * 8)[0];
+          if (score[j][2 * i] != 0.0f && of.x < finite_limit) unit = fmaxf(unit, of.x);
+          if (score[j][2 * i + 1] != 0.0f && of.y < finite_limit) unit = fmaxf(unit, of.y);
+        }
+        unit = fmaxf(unit, __shfl_xor_sync(all_lanes, unit, 1));
+        unit = fmaxf(unit, __shfl_xor_sync(all_lanes, unit, 2));
+        const float keep = value_unit[i] / unit, inverse = 1.0f / unit;
+        value_unit[i] = unit;
 #pragma unroll
-        for (int e = 0; e < 4; e++) acc[d][e] *= keep;
+        for (int d = 0; d < DC / 8; d++) acc[d][2 * i] *= keep, acc[d][2 * i + 1] *= keep;
 #pragma unroll
-      for (int j = 0; j < NK; j++) {
-        const float2 of = view_as<float2>(own_scales + Kt + j * 8)[0];
-#pragma unroll
-        for (int e = 0; e < 4; e++)  // zero times an unseen key's scale is zero, whatever that is
-          score[j][e] = score[j][e] == 0.0f ? 0.0f : score[j][e] * ((e % 2 == 0 ? of.x : of.y) * inverse);
+        for (int j = 0; j < NK; j++) {
+          const float2 of = view_as<float2>(own_scales + Kt + j * 8)[0];
+          // Zero times an unseen key's scale is zero, whatever that is.
+          score[j][2 * i] = score[j][2 * i] == 0.0f ? 0.0f : score[j][2 * i] * (of.x * inverse);
+          score[j][2 * i + 1] = score[j][2 * i + 1] == 0.0f ? 0.0f : score[j][2 * i + 1] * (of.y * inverse);
+        }
       }
     }
 
@@ -355,7 +357,7 @@ __global__ void __launch_bounds__(S::Threads, 2) paged_prefill_kernel(tile_param
     put_row(n + 2, next_row, next_key_scale, next_value_scale);
   }
 
-  // --- the result, through shared memory: the warps that parted the keys meet, and stores are whole -------------------
+  // --- the sums, through shared memory: the warps that parted the keys meet, and stores are whole ----------------------
   constexpr int width = DC + 8;
   const smem<float> merged = view_as<float>(staging);  // [WarpsN][Rows][width], over the staging
   __syncthreads();
@@ -366,7 +368,7 @@ __global__ void __launch_bounds__(S::Threads, 2) paged_prefill_kernel(tile_param
     sum[i] = sum[i] + __shfl_xor_sync(all_lanes, sum[i], 2);
 #pragma unroll
     for (int d = 0; d < DC / 8; d++) {
-      const float unit = S::Eight ? value_unit : 1.0f;
+      const float unit = S::Eight ? value_unit[i] : 1.0f;
       const float2 pair = {acc[d][2 * i] * unit, acc[d][2 * i + 1] * unit};
       view_as<float2>(merged + ((own_row + 8 * i) * width + d * 8 + lane % 4 * 2))[0] = pair;
     }
@@ -388,46 +390,38 @@ __global__ void __launch_bounds__(S::Threads, 2) paged_prefill_kernel(tile_param
       v[0] = v[0] * keep + part.x * add, v[1] = v[1] * keep + part.y * add;
       v[2] = v[2] * keep + part.z * add, v[3] = v[3] * keep + part.w * add;
     }
-    const row_place at = place_of(tile, p, kv_head, row);
-    const float factor = finish_row(p, plan, at, all);
-#pragma unroll
-    for (int e = 0; e < 4; e++) v[e] *= factor;
-    put_4(p, tile.state * p.o_state + at.token * p.o_token + at.head * p.o_head + d, v, p.Dv - d);
+    put_sums(p, plan, tile, row, d, v, all);
   }
-  for (int row = thread; p.lse2 && row < tile.rows; row += S::Threads) {
-    softmax_state all = empty_softmax();
-    float keep, add;
-    for (int w = 0; w < S::WarpsN; w++) all = merge(all, states[w * S::Rows + row], keep, add);
-    const row_place at = place_of(tile, p, kv_head, row);
-    finish_row(p, plan, at, all);
-    put_lse2(p, tile, at, all);
+  finish_piece(p, plan, tile);
   }
-  join_tile<S::Rows>(p, tile, kv_head);
 }
 
+// Blocks of a multiprocessor that run at once, by the rows of a tile and the larger of D and Dv.
+inline int prefill_blocks(int rows, int dims) { return rows == 16 && dims <= 64 ? 4 : 2; }
+
 template <typename T, typename S>
-void start_prefill(stream& s, const tile_params& p, const device_plan& plan, page_shape shape, dim3 grid) {
-  launch_early(native(s), KERNEL(paged_prefill_kernel<T, S>), grid, S::Threads, S::shared, p, plan, shape);
+void start_prefill(stream& s, const tile_params& p, const device_plan& plan, page_shape shape) {
+  launch_early(native(s), KERNEL(paged_prefill_kernel<T, S>), unsigned(p.blocks), S::Threads, S::shared, p, plan, shape);
 }
 
 template <typename T, bool Eight>
-void prefill(stream& s, const tile_params& p, const device_plan& plan, page_shape shape, dim3 grid, int rows) {
+void prefill(stream& s, const tile_params& p, const device_plan& plan, page_shape shape, int rows) {
   const int dims = p.D > p.Dv ? p.D : p.Dv;
   if (rows == 16) {
-    if (dims <= 64) return start_prefill<T, prefill_shape<T, 64, 1, 4, 64, Eight>>(s, p, plan, shape, grid);
-    if (dims <= 128) return start_prefill<T, prefill_shape<T, 128, 1, 4, 64, Eight>>(s, p, plan, shape, grid);
-    return start_prefill<T, prefill_shape<T, 256, 1, 2, 32, Eight>>(s, p, plan, shape, grid);
+    if (dims <= 64) return start_prefill<T, prefill_shape<T, 64, 1, 4, 64, Eight>>(s, p, plan, shape);
+    if (dims <= 128) return start_prefill<T, prefill_shape<T, 128, 1, 4, 64, Eight>>(s, p, plan, shape);
+    return start_prefill<T, prefill_shape<T, 256, 1, 2, 32, Eight>>(s, p, plan, shape);
   }
-  if (dims <= 64) return start_prefill<T, prefill_shape<T, 64, 4, 1, 64, Eight>>(s, p, plan, shape, grid);
-  if (dims <= 128) return start_prefill<T, prefill_shape<T, 128, 4, 1, 64, Eight>>(s, p, plan, shape, grid);
-  start_prefill<T, prefill_shape<T, 256, 4, 1, 32, Eight>>(s, p, plan, shape, grid);
+  if (dims <= 64) return start_prefill<T, prefill_shape<T, 64, 4, 1, 64, Eight>>(s, p, plan, shape);
+  if (dims <= 128) return start_prefill<T, prefill_shape<T, 128, 4, 1, 64, Eight>>(s, p, plan, shape);
+  start_prefill<T, prefill_shape<T, 256, 4, 1, 32, Eight>>(s, p, plan, shape);
 }
 
 // A file each.
-extern template void prefill<half, false>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
-extern template void prefill<half, true>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
-extern template void prefill<__nv_bfloat16, false>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
-extern template void prefill<__nv_bfloat16, true>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
+extern template void prefill<half, false>(stream&, const tile_params&, const device_plan&, page_shape, int);
+extern template void prefill<half, true>(stream&, const tile_params&, const device_plan&, page_shape, int);
+extern template void prefill<__nv_bfloat16, false>(stream&, const tile_params&, const device_plan&, page_shape, int);
+extern template void prefill<__nv_bfloat16, true>(stream&, const tile_params&, const device_plan&, page_shape, int);
 
 }  // namespace SL_BACKEND_NS
 }  // namespace sl

@@ -4,7 +4,7 @@
 namespace sl {
 namespace SL_BACKEND_NS {
 
-template void prefill<half, true>(stream&, const tile_params&, const device_plan&, page_shape, dim3, int);
+template void prefill<half, true>(stream&, const tile_params&, const device_plan&, page_shape, int);
 
 }  // namespace SL_BACKEND_NS
 }  // namespace sl

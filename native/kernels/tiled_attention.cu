@@ -1,10 +1,9 @@
 // tiled_attention: paged attention on CUDA cores for tiles of 32 query rows, where nothing may be rounded to 16 bits (q or the
 // cache in f32), for caches of another 16-bit type than q's, and for what tensor cores do not take.
 // q, o {f32,f16,bf16}   k, v in any type, with scales where they have eight bits   D, Dv up to 256
-// grid (tiles, Hkv, splits)   block 128: 8 groups of 16 threads, a group 4 rows   shared: 22 KB for D 64, 70 KB for 256
+// grid: two blocks a multiprocessor, which share all tiles (attention_work.cuh)   block 128: 8 groups of 16 threads, a group 4 rows   shared: 22 KB for D 64, 70 KB for 256
 // Bound by f32 arithmetic; each key and value is read once a tile. Rows of keys begin 4 banks apart: their stride in
 // vectors of 16 bytes is odd.
-#include "attention.h"
 #include "attention_tile.cuh"
 #include "host.cuh"
 #include "quantised.cuh"
@@ -46,19 +45,21 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
   SHARED_ARRAY(long long, key_rows, tiled_keys);
   SHARED_ARRAY(float, scales, 2 * tiled_keys);
   early_exit_allowed();  // whole blocks
-  query_tile tile;
-  if (!find_tile<tiled_rows>(tile, p, plan)) return;
+  block_work<tiled_rows> work;
+  if (!work.begin(p, plan)) return;
   const tiled_layout at = tiled_layout_of(p.D, p.Dv);
   const smem<float> queries = memory, keys = memory + at.keys, values = keys, scores = memory + at.scores;
 
-  const int thread = int(threadIdx.x), column = thread % 16, own = thread / 16 * 4, kv_head = int(blockIdx.y);
+  const int thread = int(threadIdx.x), column = thread % 16, own = thread / 16 * 4;
+  query_tile tile;
+  while (work.next(tile, p, plan)) {
   const tile_keys range = keys_of(tile, p, plan);
   if (range.first < range.last) {
     for (int i = thread; i < tiled_rows * at.q_stride; i += tiled_threads) {
       const int row = i / at.q_stride, d = i % at.q_stride;
       float v = 0.0f;
       if (row < tile.rows && d < p.D) {
-        const row_place from = place_of(tile, p, kv_head, row);
+        const row_place from = place_of(tile, p, row);
         v = p.q.at(from.token * p.q_token + from.head * p.q_head + d);
       }
       queries[i] = v;
@@ -68,7 +69,7 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
   float slope[4], offset[4];
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    const row_place from = place_of(tile, p, kv_head, min(own + i, tile.rows - 1));
+    const row_place from = place_of(tile, p, min(own + i, tile.rows - 1));
     seen[i] = seen_by(p, plan, from.token);
     seen[i].first = max(seen[i].first, range.first), seen[i].last = own + i < tile.rows ? min(seen[i].last, range.last) : 0;
     slope[i] = p.slopes && range.first < range.last ? p.slopes[from.head] * log2_e : 0.0f;
@@ -98,7 +99,7 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
     if (thread < tiled_keys) {
       const int key = first + thread;
       long long row = -1;
-      if (key < range.last) row = page_row(shape, plan.page_ids[tile.page_row + (key >> shape.page_shift)], kv_head, key);
+      if (key < range.last) row = page_row(shape, plan.page_ids[tile.page_row + (key >> shape.page_shift)], tile.kv_head, key);
       key_rows[thread] = row;
       scales[thread] = row >= 0 && p.key_scales ? p.key_scales[row] : 1.0f;
       scales[tiled_keys + thread] = row >= 0 && p.value_scales ? p.value_scales[row] : 1.0f;
@@ -174,25 +175,21 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
   for (int i = 0; i < 4; i++) {
     state[i].sum = warp_sum<16>(state[i].sum);
     if (own + i < tile.rows) {
-      const row_place to = place_of(tile, p, kv_head, own + i);
-      const float factor = finish_row(p, plan, to, state[i]);
-      if (column == 0 && p.lse2) put_lse2(p, tile, to, state[i]);
 #pragma unroll
       for (int part = 0; part < Parts; part++) {
         const int d = part * 64 + column * 4;
-        float v[4];
-#pragma unroll
-        for (int e = 0; e < 4; e++) v[e] = acc[i][part][e] * factor;
-        put_4(p, tile.state * p.o_state + to.token * p.o_token + to.head * p.o_head + d, v, p.Dv - d);
+        if (d < p.Dv) put_sums(p, plan, tile, own + i, d, acc[i][part], state[i]);
       }
     }
   }
-  join_tile<tiled_rows>(p, tile, kv_head);
+  finish_piece(p, plan, tile);
+  }
 }
 
 }  // namespace
 
-void tiled_attention(stream& s, const tile_params& p, const device_plan& plan, page_shape shape, dim3 grid) {
+void tiled_attention(stream& s, const tile_params& p, const device_plan& plan, page_shape shape) {
+  const dim3 grid(unsigned(p.blocks));
   const size_t shared = size_t(tiled_layout_of(p.D, p.Dv).end) * 4;
   if (p.Dv <= 64) launch_early(native(s), KERNEL(tiled_attention_kernel<1>), grid, tiled_threads, shared, p, plan, shape);
   else if (p.Dv <= 128) launch_early(native(s), KERNEL(tiled_attention_kernel<2>), grid, tiled_threads, shared, p, plan, shape);

@@ -20,6 +20,9 @@ public sealed record DeviceOptions(Backend Backend)
     /// <summary>cuda, simt: up to 8 rows of activations are rounded to int8 by blocks of 32 where they meet GGUF's block types or INT8, for integer products.</summary>
     public bool Int8Activations { get; init; }
 
+    /// <summary>cuda, simt: attention's rows come out the same to the bit alone or in any batch, chunking or sharing, as they always do elsewhere.</summary>
+    public bool Invariant { get; init; }
+
     /// <summary>simt: multiprocessors to play; 0: four.</summary>
     public int Multiprocessors { get; init; }
 
@@ -160,6 +163,7 @@ public sealed unsafe class Device : NativeHandle
         native.isa = options.Isa;
         native.rounded = options.Rounded ? 1 : 0;
         native.int8_activations = options.Int8Activations ? 1 : 0;
+        native.invariant = options.Invariant ? 1 : 0;
         native.multiprocessors = options.Multiprocessors;
         native.seed = options.Seed;
         Device device = new(options.Backend);

@@ -79,7 +79,26 @@ public sealed unsafe class KvCache : NativeHandle
 /// <param name="MaxPageIds">Page ids of all sequences together.</param>
 /// <param name="MaxMaskBytes">0: no custom masks.</param>
 /// <param name="MaxPrefixes">0: no shared prefixes.</param>
-public sealed record BatchOptions(int MaxTokens, int MaxSequences, int MaxPageIds, int MaxMaskBytes = 0, int MaxPrefixes = 0);
+public sealed record BatchOptions(int MaxTokens, int MaxSequences, int MaxPageIds, int MaxMaskBytes = 0, int MaxPrefixes = 0)
+{
+    /// <summary>H of the attention that will read the plan; 0: Hkv. What sharing costs depends on it, no result does.</summary>
+    public int QueryHeads { get; init; }
+
+    /// <summary>Query rows of all shared prefixes, each counted at every level that it has; 0: four times <see cref="MaxTokens"/>.</summary>
+    public int MaxPrefixRows { get; init; }
+
+    /// <summary>Which prefixes cascade attention reads once for all of their sequences: those that are faster so, or all.</summary>
+    public Sharing Sharing { get; init; }
+}
+
+/// <summary>What a plan does about the prefixes of its step.</summary>
+/// <param name="Tokens">Query rows.</param>
+/// <param name="Sequences">Sequences.</param>
+/// <param name="SharedPrefixes">Prefixes that are read once for all of their sequences.</param>
+/// <param name="PrefixRows">Query rows of these, counted at every level.</param>
+/// <param name="Keys">Keys of all sequences: what paged attention reads.</param>
+/// <param name="KeysShared">What cascade attention reads: those of a shared prefix once.</param>
+public sealed record BatchInfo(int Tokens, int Sequences, int SharedPrefixes, int PrefixRows, long Keys, long KeysShared);
 
 /// <summary>Keys [FirstKey, FirstKey + NumKeys) are the very same pages in these neighbouring sequences; both are multiples of 256.</summary>
 public readonly record struct SharedPrefix(int FirstSequence, int NumSequences, int FirstKey, int NumKeys);
@@ -128,6 +147,9 @@ public sealed unsafe class Batch : NativeHandle
         native.max_page_ids = options.MaxPageIds;
         native.max_mask_bytes = options.MaxMaskBytes;
         native.max_prefixes = options.MaxPrefixes;
+        native.query_heads = options.QueryHeads;
+        native.max_prefix_rows = options.MaxPrefixRows;
+        native.sharing = options.Sharing;
         sl_batch* batch;
         SluiceException.ThrowIfFailed(NativeMethods.sl_batch_create((sl_stream*)lease.Hold(stream), (sl_kv_cache*)lease.Hold(cache), &native, &batch));
         Adopt(batch);
@@ -178,6 +200,17 @@ public sealed unsafe class Batch : NativeHandle
             native.num_prefixes = step.Prefixes.Length;
             SluiceException.ThrowIfFailed(NativeMethods.sl_batch_update((sl_stream*)lease.Hold(stream), (sl_batch*)lease.Hold(this), &native));
         }
+    }
+
+    /// <summary>The plan in force.</summary>
+    /// <exception cref="SluiceException">There is none yet.</exception>
+    public BatchInfo ReadInfo()
+    {
+        using Lease lease = default;
+        sl_batch_info i = default;
+        i.size = (uint)sizeof(sl_batch_info);
+        SluiceException.ThrowIfFailed(NativeMethods.sl_batch_get_info((sl_batch*)lease.Hold(this), &i));
+        return new BatchInfo(i.num_tokens, i.num_sequences, i.num_prefixes, i.prefix_rows, i.keys, i.keys_shared);
     }
 
     /// <inheritdoc/>

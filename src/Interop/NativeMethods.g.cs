@@ -142,6 +142,15 @@ public enum WeightEncoding
     GPTQ4V2 = 14,
 }
 
+/// <summary>C: sl_sharing.</summary>
+public enum Sharing
+{
+    /// <summary>those that are faster so, by the device's own costs</summary>
+    ByCost = 0,
+    /// <summary>all that there is room for</summary>
+    Always = 1,
+}
+
 /// <summary>C: sl_route.</summary>
 public enum Route
 {
@@ -185,7 +194,7 @@ public static class Constants
     /// <summary>changes when a caller must be rebuilt</summary>
     public const int VersionMajor = 0;
     /// <summary>grows when something is added</summary>
-    public const int VersionMinor = 4;
+    public const int VersionMinor = 5;
     /// <summary>keys; shared prefixes begin and end at its multiples</summary>
     public const int AttentionChunk = 256;
     /// <summary>dimensions of a tensor at most</summary>
@@ -233,6 +242,8 @@ internal unsafe struct sl_device_options
     public int multiprocessors;
     public int int8_activations;
     public ulong seed;
+    public int invariant;
+    public int reserved;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -359,6 +370,9 @@ internal unsafe struct sl_batch_options
     public int max_page_ids;
     public int max_mask_bytes;
     public int max_prefixes;
+    public int query_heads;
+    public int max_prefix_rows;
+    public Sharing sharing;
 }
 
 /// <summary>Keys [first_key, first_key + num_keys) are the very same pages in all of these neighbouring sequences.</summary>
@@ -388,6 +402,20 @@ internal unsafe struct sl_batch_step
     public sl_prefix* prefixes;
     public int num_prefixes;
     public int reserved;
+}
+
+/// <summary>What a plan does about the prefixes of its step.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal unsafe struct sl_batch_info
+{
+    public uint size;
+    public int num_tokens;
+    public int num_sequences;
+    public int num_prefixes;
+    public int prefix_rows;
+    public int reserved;
+    public long keys;
+    public long keys_shared;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -682,6 +710,10 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library)]
     internal static partial Status sl_batch_update(sl_stream* stream, sl_batch* batch, sl_batch_step* step);
 
+    /// <summary>The plan in force; set info-&gt;size first. One thread at a time with sl_batch_update.   SL_ERR_ARGUMENT, SL_ERR_STATE (no plan yet).</summary>
+    [LibraryImport(Library)]
+    internal static partial Status sl_batch_get_info(sl_batch* batch, sl_batch_info* info);
+
     /// <summary>From here until sl_graph_end the stream's ops are recorded and not run. Tensors may have more rows than the batch has
     /// tokens: such rows are padding, so one graph serves every batch up to its T; a launch with more is SL_ERR_SHAPE. The graph keeps what it uses alive.</summary>
     [LibraryImport(Library)]
@@ -861,6 +893,7 @@ internal static unsafe partial class NativeMethods
         "sl_batch_create",
         "sl_batch_release",
         "sl_batch_update",
+        "sl_batch_get_info",
         "sl_graph_begin",
         "sl_graph_end",
         "sl_graph_launch",
@@ -923,6 +956,8 @@ internal static unsafe partial class NativeMethods
             text.Append(" multiprocessors:").Append((byte*)&s.multiprocessors - at);
             text.Append(" int8_activations:").Append((byte*)&s.int8_activations - at);
             text.Append(" seed:").Append((byte*)&s.seed - at);
+            text.Append(" invariant:").Append((byte*)&s.invariant - at);
+            text.Append(" reserved:").Append((byte*)&s.reserved - at);
             text.Append('\n');
         }
 
@@ -1060,6 +1095,9 @@ internal static unsafe partial class NativeMethods
             text.Append(" max_page_ids:").Append((byte*)&s.max_page_ids - at);
             text.Append(" max_mask_bytes:").Append((byte*)&s.max_mask_bytes - at);
             text.Append(" max_prefixes:").Append((byte*)&s.max_prefixes - at);
+            text.Append(" query_heads:").Append((byte*)&s.query_heads - at);
+            text.Append(" max_prefix_rows:").Append((byte*)&s.max_prefix_rows - at);
+            text.Append(" sharing:").Append((byte*)&s.sharing - at);
             text.Append('\n');
         }
 
@@ -1090,6 +1128,21 @@ internal static unsafe partial class NativeMethods
             text.Append(" prefixes:").Append((byte*)&s.prefixes - at);
             text.Append(" num_prefixes:").Append((byte*)&s.num_prefixes - at);
             text.Append(" reserved:").Append((byte*)&s.reserved - at);
+            text.Append('\n');
+        }
+
+        {
+            sl_batch_info s = default;
+            byte* at = (byte*)&s;
+            text.Append("sl_batch_info ").Append(sizeof(sl_batch_info));
+            text.Append(" size:").Append((byte*)&s.size - at);
+            text.Append(" num_tokens:").Append((byte*)&s.num_tokens - at);
+            text.Append(" num_sequences:").Append((byte*)&s.num_sequences - at);
+            text.Append(" num_prefixes:").Append((byte*)&s.num_prefixes - at);
+            text.Append(" prefix_rows:").Append((byte*)&s.prefix_rows - at);
+            text.Append(" reserved:").Append((byte*)&s.reserved - at);
+            text.Append(" keys:").Append((byte*)&s.keys - at);
+            text.Append(" keys_shared:").Append((byte*)&s.keys_shared - at);
             text.Append('\n');
         }
 

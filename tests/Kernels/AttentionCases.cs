@@ -286,6 +286,7 @@ public static partial class AttentionCases
             new("D 10, Dv 6, decode", [1, 1], [33, 70], D: 10) { Dv = 6 },
             new("D 10, Dv 6, prompt", [3, 20], [33, 20], D: 10) { Dv = 6 },
             new("verify 8", [8, 4], [264, 60]),
+            new("one tile for all blocks", [1], [1300], Hkv: 1),
         ];
         foreach (Shape s in shapes)
         {

@@ -38,7 +38,7 @@ public sealed class AttentionGraphTests
         using ComputeStream plain = truth.CreateStream();
         KvCacheOptions options = new(kv, 1, 100, Hkv, D, D, Page);
         using KvCache cache = new(stream, options), same = new(plain, options);
-        BatchOptions capacity = new(Tokens, sequences, 200, 0, 4);
+        BatchOptions capacity = new(Tokens, sequences, 200, 0, 4) { Sharing = Sharing.Always };
         using Batch batch = new(stream, cache, capacity), sameBatch = new(plain, same, capacity);
         float[] keys = Values(100 * Page * Hkv * D), values = Values(100 * Page * Hkv * D), queries = Values(Tokens * H * D);
         Append(stream, cache, keys, values);

@@ -127,8 +127,8 @@ public static class Claims
             Launches = ChainLaunches, SectorUse = 0.60, Moved = ProjectionsMoved, Mma = _ => null, Conflicts = c => HeadConflicts(c) + SumConflicts(c),
         },
 
-        new("paged_attention", "keys and values once a tile of query rows, or once a token and its heads") { Launches = c => new AttentionRoute(c).Launches, Mma = c => new AttentionRoute(c).Multiplies, KvRead = c => new AttentionRoute(c).KvBytes, Moved = AttentionMoved, SectorUse = 0.99 },
-        new("cascade_attention", "each shared prefix once a tile of its group's rows; prefixes, suffixes and a merge") { Launches = c => new AttentionRoute(c).Launches, Mma = c => new AttentionRoute(c).Multiplies, KvRead = c => new AttentionRoute(c).KvBytes, Moved = AttentionMoved, SectorUse = 0.99 },
+        new("paged_attention", "keys and values once a tile of query rows") { Launches = c => new AttentionRoute(c).Launches, Mma = c => new AttentionRoute(c).Multiplies, KvRead = c => new AttentionRoute(c).KvBytes, Moved = AttentionMoved, SectorUse = 0.99 },
+        new("cascade_attention", "each shared prefix once a tile of its group's rows; prefixes, then suffixes") { Launches = c => new AttentionRoute(c).Launches, Mma = c => new AttentionRoute(c).Multiplies, KvRead = c => new AttentionRoute(c).KvBytes, Moved = AttentionMoved, SectorUse = 0.99 },
 
         new("argmax", "logits once") { Moved = r => 1.01 * r.MinimumBytes, SectorUse = 0.99 },
         new("log_probs", "logits once for the largest, once for the sum, once for each of the top")
@@ -251,18 +251,21 @@ public static class Claims
             : 1.8 * (r.MinimumBytes + (Ceil(rows, 64) * weights) + (input * Ceil(columns, 64)) + (16.0 * rows * columns) + (8 * 4.0 * 2 * 64 * 256));
     }
 
-    // Beside keys and values q a block (each of its warps, where it takes a token), results, with splits states that are
-    // written and read again, and the numbers of the plan: some for each thread of a block, and the page ids of a warp's keys.
+    // Beside keys and values: q and the page ids of a tile's keys; results; the plan's numbers, which each warp of a block looks for; and what
+    // blocks that share a tile leave for each other, written and read, two parts a block at most, and once more where parts are many; of prefixes
+    // a state a row.
     private static double AttentionMoved(CountedRun run)
     {
-        const double planBytes = 4096, joinBytes = 9 * 32; // of a row that is joined: whether it is padding, its sequence, the levels', a counter
         OpCase c = run.Case;
         AttentionRoute route = new(c);
         KvCacheOptions cache = c.Cache!;
-        double heads = cache.KvHeads, scales = cache.DType.Size() == 1 ? 8.0 * route.Keys * heads : 0;
-        double q = (route.Rows == 1 ? 4 : 1) * heads * route.QueryRows * cache.KeyDim * c.Inputs["q"].DType.Size();
-        double states = route.States > 1 ? (2 * heads * route.ResultRows * ((cache.ValueDim * 4) + 32)) + (joinBytes * c.Inputs["q"].Shape[0] * c.Inputs["q"].Shape[1]) : 0;
+        double heads = cache.KvHeads, scales = cache.DType.Size() == 1 ? 8.0 * route.Keys * heads : 0, launches = route.Launches;
+        double state = 2 * ((cache.ValueDim * 4) + 64), rows = c.Inputs["q"].Shape[0] * (c.Inputs["q"].Shape[1] / cache.KvHeads);
+        double q = heads * (route.QueryRows + (2 * route.Blocks * Math.Min(rows, route.Rows))) * cache.KeyDim * c.Inputs["q"].DType.Size();
+        double parts = launches * 2 * route.Blocks * Math.Min(rows, Math.Max(route.Rows, route.PrefixRows * (launches - 1))) * state * (route.Blocks * 2 < route.Tiles * heads ? 1 : 1.3);
+        double prefixes = heads * route.PrefixQueryRows * state;
         double results = c.Outputs.Values.Sum(o => o.Shape.Aggregate((double)o.DType.Size(), (a, b) => a * b));
-        return route.KvBytes + scales + q + states + results + (heads * route.HeadTiles * ((planBytes * route.Blocks) + (route.Keys * (route.Rows == 1 || cache.PageSize == 1 ? 4 : 1))));
+        double plan = (launches * route.Blocks * 4 * 32 * 8 * (1 + (c.Step!.Sequences / 8.0))) + (heads * route.Tiles * 2048) + (heads * route.Keys * 4);
+        return route.KvBytes + scales + q + parts + prefixes + results + plan;
     }
 }

@@ -123,17 +123,17 @@ public sealed class CountsTests
         }
     }
 
-    // States are joined where they are written, or by a launch of their own where there are more tiles than counters: by every kernel that writes them.
+    // Blocks share tiles of every height, and one so many that they join their parts by eights first.
     [Fact]
-    public void Attention_cases_join_states_both_ways()
+    public void Attention_cases_share_tiles_both_ways()
     {
-        AttentionRoute[] split = [.. KernelCases.All.Where(c => c.Op is "paged_attention" or "cascade_attention").Select(c => new AttentionRoute(c)).Where(r => r.States > 1)];
-        foreach (int rows in new[] { 1, 16, 32, 64 })
+        AttentionRoute[] routes = [.. KernelCases.All.Where(c => c.Op is "paged_attention" or "cascade_attention").Select(c => new AttentionRoute(c))];
+        foreach (int rows in new[] { 16, 32, 64 })
         {
-            Assert.Contains(split, r => r.Rows == rows && r.Joins);
+            Assert.Contains(routes, r => r.Rows == rows && r.Tiles * r.Heads < r.Blocks && r.Keys > 64 * r.Tiles);
         }
 
-        Assert.Contains(split, r => !r.Joins);
+        Assert.Contains(routes, r => r.Blocks > 8 && r.Tiles == 1 && r.KvBytes > 0 && r.Heads == 1 && r.Keys > 64 * 8);
     }
 
     // A kernel's name does not tell its tile: the number of its products does.

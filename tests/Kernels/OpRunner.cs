@@ -65,7 +65,7 @@ public sealed class OpRunner : IDisposable
     public static BatchOptions Capacity(OpCase c)
     {
         HostStep step = c.Step!;
-        return new BatchOptions(Math.Max(1, step.Tokens + c.PaddingRows), Math.Max(1, step.Sequences + 2), Math.Max(1, step.PageIds.Length + 3), step.Mask.Length, step.Prefixes.Length);
+        return new BatchOptions(Math.Max(1, step.Tokens + c.PaddingRows), Math.Max(1, step.Sequences + 2), Math.Max(1, step.PageIds.Length + 3), step.Mask.Length, step.Prefixes.Length) { Sharing = Sharing.Always };
     }
 
     /// <summary>Puts another tensor in the place of one, to see it refused.</summary>

@@ -22,8 +22,7 @@ public static class Representatives
         ("heads_kernel", ["kv_append F16 to F16", "kv_append BF16 to I8"]),
         ("log_probs_kernel", ["log_probs 4x1000"]),
         ("merge_states_kernel", ["merge_states F16"]),
-        ("paged_attention_kernel", ["paged_attention decode F16", "paged_attention group 1 F32", "paged_attention sinks F32"]),
-        ("paged_prefill_kernel", ["paged_attention prefill F16", "paged_attention group 7 F16"]),
+        ("paged_prefill_kernel", ["paged_attention prefill F16", "paged_attention decode F16", "paged_attention group 7 F16"]),
         ("penalties_kernel", ["penalties 4x1000"]),
         ("rms_norm_kernel", ["rms_norm F16 3x896", "add_rms_norm F16 3x896", "rms_norm_add F16 7x100"]),
         ("round_rows_kernel", ["fused_qkv f32 to F16 F32 prefill"]),
@@ -32,7 +31,7 @@ public static class Representatives
         ("tile_gated_kernel", ["gated_linear odd rows in tiles", "gated_linear BF16 to BF16 Q6K 70x264x256"]),
         ("tile_linear_kernel", ["linear BF16 Q4_0 17x136x512", "linear tiles capped and shared F16", "linear large tiles F16 F16", "linear large tiles F16 Q4_0"]),
         ("tile_qkv_kernel", ["fused_qkv f32 to BF16 F16 prefill", "fused_qkv f32 to F16 Q4_0 prefill"]),
-        ("tiled_attention_kernel", ["paged_attention prefill F32"]),
+        ("tiled_attention_kernel", ["paged_attention prefill F32", "paged_attention group 1 F32", "paged_attention sinks F32"]),
     ];
 
     public static IReadOnlyList<OpCase> Cases => [.. Table.SelectMany(t => t.Cases).Distinct().Select(KernelCases.Get)];

@@ -21,8 +21,7 @@ __device__ __forceinline__ seen_keys seen_by(const tile_params& p, const device_
   seen_keys s = {0, length, -1};
   if (plan.mask_indptr[sequence + 1] > mask_start)
     s.mask = mask_start + (long long)(token - plan.query_indptr[sequence]) * ((length + 7) / 8);
-  else if (p.causal)
-    s.last = slot + 1;
+  else if (p.causal) s.last = slot + 1;
   if (p.window > 0) s.first = max(0, slot - p.window + 1);
   return s;
 }
@@ -33,7 +32,9 @@ __device__ __forceinline__ bool sees(const seen_keys& s, const device_plan& plan
 }
 
 // The keys that any row of the tile sees, and those that all do. Every warp finds them for itself.
-struct tile_keys { int first, last, all_first, all_last; };
+struct tile_keys {
+  int first, last, all_first, all_last;
+};
 
 __device__ __forceinline__ tile_keys keys_of(const query_tile& tile, const tile_params& p, const device_plan& plan) {
   const int from = tile.first_token + tile.first_row / p.group;
@@ -55,7 +56,9 @@ __device__ __forceinline__ tile_keys keys_of(const query_tile& tile, const tile_
   return k;
 }
 
-struct row_place { int token, head; };  // head: counted over all KV heads
+struct row_place {
+  int token, head;
+};  // head: counted over all KV heads
 
 __device__ __forceinline__ row_place place_of(const query_tile& tile, const tile_params& p, int row) {
   const int r = tile.first_row + row, token = r / p.group;
@@ -78,8 +81,8 @@ __device__ __forceinline__ void put_4(const tile_params& p, long long at, const 
   }
 }
 
-__device__ __forceinline__ void put_result(const tile_params& p, const device_plan& plan, row_place at, int d, const float (&sums)[4],
-                                           softmax_state s) {
+__device__ __forceinline__ void put_result(const tile_params& p, const device_plan& plan, row_place at, int d,
+                                           const float (&sums)[4], softmax_state s) {
   float keep = 1.0f, unused;
   if (p.sinks && at.token < plan.num_tokens()) s = merge(s, {p.sinks[at.head] * log2_e, 1.0f}, keep, unused);
   const bool empty = s.max == SL_NEGATIVE_INFINITY;
@@ -91,106 +94,100 @@ __device__ __forceinline__ void put_result(const tile_params& p, const device_pl
   if (d == 0 && p.lse2) p.lse2[at.token * p.lse_token + at.head * p.lse_head] = empty ? s.max : s.max + log2f(s.sum);
 }
 
-__device__ __forceinline__ void put_state(const tile_params& p, const row_states& to, long long place, int d, const float (&sums)[4],
-                                          softmax_state s) {
+__device__ __forceinline__ void put_state(const tile_params& p, const row_states& to, long long place, int d,
+                                          const float (&sums)[4], softmax_state s) {
   view_as<float4>(to.o + (place * p.width() + d))[0] = float4{sums[0], sums[1], sums[2], sums[3]};
   if (d == 0) to.state[place] = float2{s.max, s.sum};
 }
 
-__device__ __forceinline__ long long place_in_prefix(const tile_params& p, const device_plan& plan, int prefix, row_place at) {
+__device__ __forceinline__ long long place_in_prefix(const tile_params& p, const device_plan& plan, int prefix,
+                                                     row_place at) {
   const int token = at.token - plan.query_indptr[p.prefixes[4 * prefix]];
   return ((long long)p.prefix_indptr[prefix] + token) * p.H + at.head;
 }
 
-// The last prefix of a row's sequence, or -1.
-__device__ __forceinline__ int prefix_of(const tile_params& p, const device_plan& plan, row_place at) {
-  if (p.for_prefixes || !p.prefixes || at.token >= plan.num_tokens()) return -1;
-  return p.sequence_prefix[plan.token_sequence[at.token]];
-}
-
 // Where a row's sums over all of the owner's keys go.
-__device__ __forceinline__ void put_whole(const tile_params& p, const device_plan& plan, const query_tile& tile, row_place at, int d,
-                                          const float (&sums)[4], softmax_state s) {
+__device__ __forceinline__ void put_whole(const tile_params& p, const device_plan& plan, const query_tile& tile,
+                                          row_place at, int d, const float (&sums)[4], softmax_state s) {
   if (p.for_prefixes) put_state(p, p.of_prefixes, place_in_prefix(p, plan, tile.owner, at), d, sums, s);
   else put_result(p, plan, at, d, sums, s);
 }
 
+// A row's sums in the making, four of its dims by a thread: what has been added up, and its state.
+struct running_row {
+  softmax_state state;
+  float v[4];
+  __device__ __forceinline__ void add(const float (&o)[4], softmax_state s) {
+    float keep, more;
+    state = merge(state, s, keep, more);
+#pragma unroll
+    for (int e = 0; e < 4; e++) v[e] = v[e] * keep + o[e] * more;
+  }
+  __device__ __forceinline__ void add(float4 o, float2 s) {
+    const float four[4] = {o.x, o.y, o.z, o.w};
+    add(four, {s.x, s.y});
+  }
+};
+__device__ __forceinline__ running_row empty_row() { return {empty_softmax(), {0.0f, 0.0f, 0.0f, 0.0f}}; }
+
+// The states of the prefixes of a row's sequence, which another launch left.
+__device__ __forceinline__ void add_prefixes(running_row& r, const tile_params& p, const device_plan& plan,
+                                             row_place at, int d) {
+  if (p.for_prefixes || !p.prefixes || at.token >= plan.num_tokens()) return;
+  for (int prefix = p.sequence_prefix[plan.token_sequence[at.token]]; prefix >= 0; prefix = p.prefix_parents[prefix]) {
+    const long long place = place_in_prefix(p, plan, prefix, at);
+    r.add(view_as<float4>(p.of_prefixes.o + (place * p.width() + d))[0], p.of_prefixes.state[place]);
+  }
+}
+
 // Dims d .. d + 3 of a row's sums over the piece's keys, from the thread that has them; the row's state from each.
-__device__ __forceinline__ void put_sums(const tile_params& p, const device_plan& plan, const query_tile& tile, int row, int d,
-                                         const float (&sums)[4], softmax_state s) {
+__device__ __forceinline__ void put_sums(const tile_params& p, const device_plan& plan, const query_tile& tile, int row,
+                                         int d, const float (&sums)[4], softmax_state s) {
   const row_place at = place_of(tile, p, row);
-  if (tile.kind == query_tile::whole) return put_whole(p, plan, tile, at, d, sums, s);
   if (tile.kind == query_tile::part) {
     if (tile.slot >= 0) put_state(p, p.parts, p.place(tile.slot, row), d, sums, s);
     return;
   }
-  // In order: what came before, and this.
+  // What came before, and this. A row's state lies in one of two places by turns: others of the row still read the one before.
   const long long place = p.place(tile.slot, row), other = p.place(tile.slot - 1, row);
-  softmax_state all = empty_softmax();
-  float4 before = {0.0f, 0.0f, 0.0f, 0.0f};
-  const int prefix = tile.turn == 0 ? prefix_of(p, plan, at) : -1;
-  if (tile.turn > 0 || prefix >= 0) {
-    const long long from = tile.turn > 0 ? place : place_in_prefix(p, plan, prefix, at);
-    const row_states& of = tile.turn > 0 ? p.parts : p.of_prefixes;
-    const float2 state = of.state[tile.turn == 0 ? from : tile.turn % 2 == 0 ? other : place];
-    before = view_as<float4>(of.o + (from * p.width() + d))[0];
-    all = {state.x, state.y};
-  }
-  float keep, add;
-  all = merge(all, s, keep, add);
-  const float v[4] = {before.x * keep + sums[0] * add, before.y * keep + sums[1] * add, before.z * keep + sums[2] * add,
-                      before.w * keep + sums[3] * add};
-  if (tile.last) return put_whole(p, plan, tile, at, d, v, all);
-  view_as<float4>(p.parts.o + (place * p.width() + d))[0] = float4{v[0], v[1], v[2], v[3]};
-  // By turns in one of two places: others of the row still read the one before.
-  if (d == 0) p.parts.state[tile.turn % 2 == 0 ? place : other] = float2{all.max, all.sum};
+  running_row r = empty_row();
+  if (tile.turn == 0) add_prefixes(r, p, plan, at, d);
+  else
+    r.add(view_as<float4>(p.parts.o + (place * p.width() + d))[0], p.parts.state[tile.turn % 2 == 0 ? other : place]);
+  r.add(sums, s);
+  if (tile.last) return put_whole(p, plan, tile, at, d, r.v, r.state);
+  view_as<float4>(p.parts.o + (place * p.width() + d))[0] = float4{r.v[0], r.v[1], r.v[2], r.v[3]};
+  if (d == 0) p.parts.state[tile.turn % 2 == 0 ? place : other] = float2{r.state.max, r.state.sum};
 }
 
 // --- parts become one ------------------------------------------------------------------------------------------------
 
 // Rows of the sums of `count` parts, in order, behind those of the prefixes (where `whole`); slot_of(i) has part i.
 template <typename Slot, typename Put>
-__device__ __forceinline__ void join_parts(const tile_params& p, const device_plan& plan, const query_tile& tile, int count, bool whole,
-                                           Slot slot_of, Put put) {
+__device__ __forceinline__ void join_parts(const tile_params& p, const device_plan& plan, const query_tile& tile,
+                                           int count, bool whole, Slot slot_of, Put put) {
   constexpr int together = 4;  // whose loads are under way together
   const int lane = int(threadIdx.x) & 31;
   for (int row = int(threadIdx.x) / 32; row < tile.rows; row += int(blockDim.x) / 32) {
     const row_place at = place_of(tile, p, row);
     for (int d = 4 * lane; d < p.Dv; d += 128) {
-      softmax_state all = empty_softmax();
-      float sums[4] = {};
-      const auto add = [&](softmax_state s, float4 v) {
-        float keep, more;
-        all = merge(all, s, keep, more);
-        sums[0] = sums[0] * keep + v.x * more, sums[1] = sums[1] * keep + v.y * more;
-        sums[2] = sums[2] * keep + v.z * more, sums[3] = sums[3] * keep + v.w * more;
-      };
-      const auto state_at = [&](const row_states& of, long long place) {
-        const gmem<const float> s = view_as<const float>(of.state) + 2 * place;
-        return softmax_state{load_l2(s), load_l2(s + 1)};
-      };
-      const auto sums_at = [&](const row_states& of, long long place) {
-        return load_l2(gmem<const float4>(view_as<float4>(of.o + (place * p.width() + d))));
-      };
-      if (whole) {
-        for (int prefix = prefix_of(p, plan, at); prefix >= 0; prefix = p.prefix_parents[prefix]) {
-          const long long place = place_in_prefix(p, plan, prefix, at);
-          add(state_at(p.of_prefixes, place), sums_at(p.of_prefixes, place));
-        }
-      }
+      running_row r = empty_row();
+      if (whole) add_prefixes(r, p, plan, at, d);
       for (int i = 0; i < count; i += together) {
-        softmax_state s[together];
+        float2 s[together];
         float4 v[together];
 #pragma unroll
         for (int e = 0; e < together; e++) {  // past the last it again, without branches
           const long long place = p.place(slot_of(min(i + e, count - 1)), row);
-          s[e] = state_at(p.parts, place), v[e] = sums_at(p.parts, place);
+          const gmem<const float> state = view_as<const float>(p.parts.state) + 2 * place;
+          s[e].x = load_l2(state), s[e].y = load_l2(state + 1);
+          v[e] = load_l2(gmem<const float4>(view_as<float4>(p.parts.o + (place * p.width() + d))));
         }
 #pragma unroll
         for (int e = 0; e < together; e++)
-          if (i + e < count) add(s[e], v[e]);
+          if (i + e < count) r.add(v[e], s[e]);
       }
-      put(row, at, d, sums, all);
+      put(row, at, d, r.v, r.state);
     }
   }
 }
@@ -198,33 +195,38 @@ __device__ __forceinline__ void join_parts(const tile_params& p, const device_pl
 // Called by all threads of the block behind put_sums of all rows. Where a tile has parts, the last block to arrive makes them one. Many are
 // joined by eights first, each by the last of its blocks, so that nobody reads them all.
 __device__ __forceinline__ void finish_piece(const tile_params& p, const device_plan& plan, const query_tile& tile) {
-  if (tile.kind != query_tile::part) return __syncthreads();  // the next piece may use what this one did
-  if (!tile.last) return __syncthreads();
-  const auto put = [&](int, row_place at, int d, const float(&sums)[4], softmax_state s) { put_whole(p, plan, tile, at, d, sums, s); };
+  if (tile.kind != query_tile::part || !tile.last) return __syncthreads();  // the next piece uses what this one did
+  const auto put = [&](int, row_place at, int d, const float(&sums)[4], softmax_state s) {
+    put_whole(p, plan, tile, at, d, sums, s);
+  };
   if (p.pinned) {
     if (!arrives_last(p.arrivals + tile.first_block, unsigned(tile.sharing))) return;
-    join_parts(p, plan, tile, tile.chunks, true, [&](int i) { return tile.first_chunk + i; }, put);
+    join_parts(
+        p, plan, tile, tile.chunks, true, [&](int i) { return tile.first_chunk + i; }, put);
     return __syncthreads();
   }
   constexpr int few = 8;
   const int first = tile.first_block, own = int(blockIdx.x) - first, groups = (tile.sharing + few - 1) / few;
   const auto slot_of = [&](int part) { return 2ll * (first + part) + (part == 0 ? 1 : 0); };
-  const auto group_slot = [&](int leader) { return 2ll * p.blocks + slot_of(leader); };  // for others of the warp still read the parts
-  if (tile.sharing == 1) {
-    __syncthreads();  // its own part, and prefixes
-  } else {
-    const int leader = groups > 1 ? own / few * few : 0, members = min(few, tile.sharing - leader);
-    // Two counters a block, for it may lead a part of the tile that begins in it, and one of the tile before.
-    if (!arrives_last(p.arrivals + 2 * (first + leader) + (leader == 0 ? 1 : 0), unsigned(groups > 1 ? members : tile.sharing))) return;
-    if (groups > 1) {
-      join_parts(p, plan, tile, members, false, [&](int i) { return slot_of(leader + i); },
-                 [&](int row, row_place, int d, const float(&sums)[4], softmax_state s) {
-                   put_state(p, p.parts, p.place(group_slot(leader), row), d, sums, s);
-                 });
-      if (!arrives_last(p.arrivals + 2 * p.blocks + first, unsigned(groups))) return;
-    }
+  const auto group_slot = [&](int leader) {
+    return 2ll * p.blocks + slot_of(leader);
+  };  // for others of the warp still read the parts
+  const int leader = groups > 1 ? own / few * few : 0, members = min(few, tile.sharing - leader);
+  // Two counters a block, for it may lead a part of the tile that begins in it, and one of the tile before.
+  if (!arrives_last(p.arrivals + 2 * (first + leader) + (leader == 0 ? 1 : 0),
+                    unsigned(groups > 1 ? members : tile.sharing)))
+    return;
+  if (groups > 1) {
+    join_parts(
+        p, plan, tile, members, false, [&](int i) { return slot_of(leader + i); },
+        [&](int row, row_place, int d, const float(&sums)[4], softmax_state s) {
+          put_state(p, p.parts, p.place(group_slot(leader), row), d, sums, s);
+        });
+    if (!arrives_last(p.arrivals + 2 * p.blocks + first, unsigned(groups))) return;
   }
-  join_parts(p, plan, tile, groups > 1 ? groups : tile.sharing, true, [&](int i) { return groups > 1 ? group_slot(i * few) : slot_of(i); }, put);
+  join_parts(
+      p, plan, tile, groups > 1 ? groups : tile.sharing, true,
+      [&](int i) { return groups > 1 ? group_slot(i * few) : slot_of(i); }, put);
   __syncthreads();
 }
 

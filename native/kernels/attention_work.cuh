@@ -33,8 +33,9 @@ struct tile_params {
   gmem<const int> sequence_prefix;  // [max_sequences]: the last of a sequence's, or -1
   gmem<const int> prefix_lengths;   // [max_sequences]: keys that prefixes cover: a sequence's own begin there
   row_states of_prefixes;           // place (prefix_indptr[i] + token) * H + head
-  row_states parts;                 // two slots a block, two a block for what joins parts, of slot_rows each; then (pinned) one a chunk, of chunk_rows
-  gmem<unsigned> arrivals;          // 3 a block
+  row_states
+      parts;  // two slots a block, two a block for what joins parts, of slot_rows each; then (pinned) one a chunk, of chunk_rows
+  gmem<unsigned> arrivals;  // 3 a block
   long long q_token, q_head, o_token, o_head, lse_token, lse_head;
   long long chunk_slots;  // pinned: slots of chunks
   int D, Dv, H, group, T, blocks, slot_rows, chunk_rows;
@@ -56,12 +57,17 @@ struct tile_params {
 struct query_tile {
   int owner, first_token, first_row, rows, page_row, kv_head;  // first_row: counted from the owner's first token
   int first_key, last_key;
-  enum { whole, part, running } kind;  // all of its keys are here: to the result; some: to a slot; pinned, in order: into a slot
-  bool first, last;                    // of the pieces that this block has of the tile
-  long long slot;                      // part: its own, or -1: it has no keys; running: sums are kept there, and states in it and the one below by turns
-  int turn;                            // running: pieces before
-  int first_block, sharing;            // blocks that share the tile
-  long long first_chunk;               // pinned parts: the slot of its first chunk
+  enum {
+    whole,
+    part,
+    running
+  } kind;            // all of its keys are here: to the result; some: to a slot; pinned, in order: into a slot
+  bool first, last;  // of the pieces that this block has of the tile
+  long long
+      slot;  // part: its own, or -1: it has no keys; running: sums are kept there, and states in it and the one below by turns
+  int turn;                  // running: pieces before
+  int first_block, sharing;  // blocks that share the tile
+  long long first_chunk;     // pinned parts: the slot of its first chunk
   int chunks;
 };
 
@@ -69,17 +75,20 @@ struct query_tile {
 struct owner_work {
   int first_token, queries, first_key, last_key, slot, page_row, tiles;  // slot: of its first token
   bool all_keys;                                                         // each row sees keys up to the last
-  long long first_cost, step_cost, head_cost;  // of the first tile, of each that follows it more; of all tiles of a KV head
+  long long first_cost, step_cost,
+      head_cost;  // of the first tile, of each that follows it more; of all tiles of a KV head
 };
 
 __device__ __forceinline__ int work_owners(const tile_params& p, const device_plan& plan) {
-  return p.for_prefixes ? int(plan.header[2]) : int(plan.header[1]) + 1;  // the last has the rows past the plan's tokens
+  return p.for_prefixes ? int(plan.header[2])
+                        : int(plan.header[1]) + 1;  // the last has the rows past the plan's tokens
 }
 
 __device__ __forceinline__ int keys_together(const tile_params& p) { return p.pinned ? SL_ATTENTION_CHUNK : 64; }
 
 // The keys of a tile: [first, last), by the owner's tokens that its rows are of.
-__device__ __forceinline__ void keys_of_tokens(const owner_work& w, const tile_params& p, int from, int to, int& first, int& last) {
+__device__ __forceinline__ void keys_of_tokens(const owner_work& w, const tile_params& p, int from, int to, int& first,
+                                               int& last) {
   first = w.first_key, last = w.last_key;
   if (p.for_prefixes) return;
   if (!w.all_keys) last = min(last, w.slot + to + 1);
@@ -88,12 +97,15 @@ __device__ __forceinline__ void keys_of_tokens(const owner_work& w, const tile_p
 }
 
 template <int Rows>
-__device__ __forceinline__ void keys_of_tile(const owner_work& w, const tile_params& p, int tile, int& first, int& last) {
+__device__ __forceinline__ void keys_of_tile(const owner_work& w, const tile_params& p, int tile, int& first,
+                                             int& last) {
   const int end = min((tile + 1) * Rows, w.queries * p.group);
   keys_of_tokens(w, p, tile * Rows / p.group, (end - 1) / p.group, first, last);
 }
 
-__device__ __forceinline__ int steps_between(int first, int last, int unit) { return last > first ? (last - first / unit * unit + unit - 1) / unit : 0; }
+__device__ __forceinline__ int steps_between(int first, int last, int unit) {
+  return last > first ? (last - first / unit * unit + unit - 1) / unit : 0;
+}
 
 template <int Rows>
 __device__ __forceinline__ owner_work work_of(const tile_params& p, const device_plan& plan, int owner) {
@@ -129,7 +141,9 @@ __device__ __forceinline__ owner_work work_of(const tile_params& p, const device
 }
 
 // Where tile i of a head begins.
-__device__ __forceinline__ long long tile_start(const owner_work& w, int i) { return i * w.first_cost + w.step_cost * (i * (i - 1ll) / 2); }
+__device__ __forceinline__ long long tile_start(const owner_work& w, int i) {
+  return i * w.first_cost + w.step_cost * (i * (i - 1ll) / 2);
+}
 
 __device__ __forceinline__ long long warp_sum_whole(long long v) {
 #pragma unroll
@@ -147,7 +161,10 @@ class block_work {
     owners_ = work_owners(p, plan);
     for (int some = 0; some < owners_; some += 32)
       total_ += warp_sum_whole(some + lane < owners_ ? work_of<Rows>(p, plan, some + lane).head_cost * heads : 0);
-    blocks_ = int(min((long long)p.blocks, total_ / keys_together(p)));  // at least a step each
+    // Who takes too few keys leaves more of sums for others to read than it has read itself.
+    const int least = Rows <= 32 ? 128 : 256;
+    blocks_ = int(max(1ll, min((long long)p.blocks, total_ / max(least, keys_together(p)))));
+    if (total_ == 0) return false;
     if (int(blockIdx.x) >= blocks_) return false;
     at_ = start_of(int(blockIdx.x)), end_ = start_of(int(blockIdx.x) + 1);
     for (int some = 0; some < owners_; some += 32) {
@@ -206,7 +223,8 @@ class block_work {
     tile_ = low;
     const long long start = at_ - in_head + tile_start(work_, tile_);
     // The last tile of a head has what rounding left over.
-    const long long cost = (tile_ + 1 < work_.tiles ? tile_start(work_, tile_ + 1) : work_.head_cost) - tile_start(work_, tile_);
+    const long long cost =
+        (tile_ + 1 < work_.tiles ? tile_start(work_, tile_ + 1) : work_.head_cost) - tile_start(work_, tile_);
     const long long from = at_ - start;
     long long to = min(end_, start + cost) - start;
     const int unit = keys_together(p);
@@ -217,7 +235,8 @@ class block_work {
     split_ = from > 0 || to < cost;
     chunks_ = steps, first_chunk_ = start / unit;
     if (p.pinned && split_ &&
-        (work_.tiles > 1 || min(Rows, work_.queries * p.group) > p.chunk_rows || first_chunk_ + steps > p.chunk_slots)) {
+        (work_.tiles > 1 || min(Rows, work_.queries * p.group) > p.chunk_rows ||
+         first_chunk_ + steps > p.chunk_slots)) {
       // No room for its chunks' states: the block that it begins in has all of it. Any choice gives the same bits.
       split_ = false;
       if (from > 0) {
@@ -237,22 +256,20 @@ class block_work {
 
   __device__ __forceinline__ void fill(query_tile& t, const tile_params& p) {
     const int unit = keys_together(p);
-    t.owner = owner_, t.first_token = work_.first_token, t.first_row = tile_ * Rows, t.kv_head = head_, t.page_row = work_.page_row;
+    t.owner = owner_, t.first_token = work_.first_token, t.first_row = tile_ * Rows, t.kv_head = head_,
+    t.page_row = work_.page_row;
     t.rows = min(Rows, work_.queries * p.group - t.first_row);
     const int from = first_step_ + (p.pinned ? piece_ : 0), to = p.pinned ? min(from + 1, last_step_) : last_step_;
     t.first_key = max(first_key_, base_ + from * unit), t.last_key = min(last_key_, base_ + to * unit);
     t.first = piece_ == 0, t.last = piece_ == pieces_ - 1, t.turn = piece_;
     t.first_block = first_block_, t.sharing = last_block_ - first_block_ + 1;
     t.first_chunk = 4ll * p.blocks + first_chunk_, t.chunks = chunks_;
-    const bool follows = !p.for_prefixes && p.prefixes && owner_ < owners_ - 1 && p.sequence_prefix[owner_] >= 0;
     if (split_) {
       t.kind = query_tile::part;
       t.slot = p.pinned ? (to > from ? t.first_chunk + from : -1) : 2ll * blockIdx.x + (begins_ ? 1 : 0);
-    } else if (p.pinned && (pieces_ > 1 || follows)) {
-      t.kind = query_tile::running, t.slot = 2ll * blockIdx.x + 1;
     } else {
-      t.kind = follows ? query_tile::part : query_tile::whole;
-      t.slot = 2ll * blockIdx.x + 1, t.sharing = 1;
+      t.kind = pieces_ > 1 ? query_tile::running : query_tile::whole;
+      t.slot = 2ll * blockIdx.x + 1;
     }
     piece_++;
   }

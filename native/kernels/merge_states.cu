@@ -99,9 +99,11 @@ static bool fours(const view& v) {
 
 void merge_states_cuda(stream& s, const merge_states_args& a) {
   const view &o = a.o, &lse2 = a.lse2, &y = a.y;
-  const merge_rows m = {output_of(y), a.y_lse2.as<float>(), input_of(o), lse2.as<const float>(), int(o.shape[0]), int(y.shape[0]),
-                        int(y.shape[1]), int(y.shape[2]), o.stride[0], o.stride[1], o.stride[2], lse2.stride[0], lse2.stride[1],
-                        lse2.stride[2], y.stride[0], y.stride[1], a.y_lse2.stride[0], a.y_lse2.stride[1], fours(o) && fours(y)};
+  const merge_rows m = {output_of(y),       a.y_lse2.as<float>(), input_of(o),         lse2.as<const float>(),
+                        int(o.shape[0]),    int(y.shape[0]),      int(y.shape[1]),     int(y.shape[2]),
+                        o.stride[0],        o.stride[1],          o.stride[2],         lse2.stride[0],
+                        lse2.stride[1],     lse2.stride[2],       y.stride[0],         y.stride[1],
+                        a.y_lse2.stride[0], a.y_lse2.stride[1],   fours(o) && fours(y)};
   launch(native(s), KERNEL(merge_states_kernel), blocks_for(int64_t(m.T) * m.H, merge_warps), 32 * merge_warps, 0, m);
 }
 

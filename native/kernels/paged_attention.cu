@@ -19,7 +19,8 @@ void tiled_attention(stream&, const tile_params&, const device_plan&, page_shape
 
 namespace {
 
-constexpr uint64_t most_chunk_bytes = uint64_t(64) << 20;  // pinned: of chunks' states; what has no room there is not split
+constexpr uint64_t most_chunk_bytes = uint64_t(64)
+                                      << 20;  // pinned: of chunks' states; what has no room there is not split
 
 // A launch: the rows of its tiles, the blocks that share them, and where in the workspace these leave their sums.
 struct share {
@@ -37,7 +38,8 @@ struct attention_plan {
 bool for_tensor_cores(const attention_args& a) {
   const kv_view& c = a.cache;
   const int vector = has_scales(c) ? 16 : 8;
-  return a.q.dtype != SL_DTYPE_F32 && (c.dtype == a.q.dtype || has_scales(c)) && c.key_dim % vector == 0 && c.value_dim % vector == 0;
+  return a.q.dtype != SL_DTYPE_F32 && (c.dtype == a.q.dtype || has_scales(c)) && c.key_dim % vector == 0 &&
+         c.value_dim % vector == 0;
 }
 
 attention_plan plan_attention(const device& d, const attention_args& a, bool cascade) {
@@ -61,7 +63,9 @@ attention_plan plan_attention(const device& d, const attention_args& a, bool cas
     if (p.pinned) {
       // Chunks of a tile can be spread where it is its owner's only one; those have few rows.
       const int64_t few = group * blocks_for(T, b.max_sequences), slot_bytes = few * (width + 2) * 4;
-      const int64_t chunks = (blocks_for(int64_t(b.max_page_ids) * c.page_size, SL_ATTENTION_CHUNK) + 2 * int64_t(b.max_sequences) + 1) * c.kv_heads;
+      const int64_t chunks =
+          (blocks_for(int64_t(b.max_page_ids) * c.page_size, SL_ATTENTION_CHUNK) + 2 * int64_t(b.max_sequences) + 1) *
+          c.kv_heads;
       s.chunk_rows = int(few);
       if (few <= rows) s.chunk_slots = std::min<int64_t>(chunks, int64_t(most_chunk_bytes) / slot_bytes);
     }
@@ -71,7 +75,8 @@ attention_plan plan_attention(const device& d, const attention_args& a, bool cas
   // order of summation for any number of rows.
   p.own = make(!p.tensor_cores ? 32 : !p.pinned && T * group <= 16 * int64_t(b.max_sequences) ? 16 : 64);
   const auto reserve = [&](share& s) {
-    const uint64_t places = 4 * uint64_t(s.blocks) * uint64_t(s.rows) + uint64_t(s.chunk_slots) * uint64_t(s.chunk_rows);
+    const uint64_t places =
+        4 * uint64_t(s.blocks) * uint64_t(s.rows) + uint64_t(s.chunk_slots) * uint64_t(s.chunk_rows);
     s.states = place(places * 8), s.sums = place(places * uint64_t(width) * 4);
   };
   reserve(p.own);
@@ -95,7 +100,8 @@ class attention_call {
 
  private:
   row_states states_at(uint64_t states, uint64_t sums) const {
-    return {gmem<float>(reinterpret_cast<float*>(s_.workspace + sums)), gmem<float2>(reinterpret_cast<float2*>(s_.workspace + states))};
+    return {gmem<float>(reinterpret_cast<float*>(s_.workspace + sums)),
+            gmem<float2>(reinterpret_cast<float2*>(s_.workspace + states))};
   }
 
   void launch_tiles(const share& work, bool prefixes) {
@@ -103,12 +109,14 @@ class attention_call {
     const plan_view& plan = a_.batch->device;
     tile_params p{};
     p.q = input_of(a_.q), p.o = output_of(a_.o), p.lse2 = a_.lse2.as<float>();
-    p.keys = pool_of(c, a_.layer, true).as<const unsigned char>(), p.values = pool_of(c, a_.layer, false).as<const unsigned char>();
+    p.keys = pool_of(c, a_.layer, true).as<const unsigned char>(),
+    p.values = pool_of(c, a_.layer, false).as<const unsigned char>();
     p.key_scales = scales_of(c, a_.layer, true), p.value_scales = scales_of(c, a_.layer, false);
     if (a_.sinks) p.sinks = a_.sinks.as<const float>();
     if (a_.alibi_slopes) p.slopes = a_.alibi_slopes.as<const float>();
     if (plan_.cascades) {
-      p.prefixes = reinterpret_cast<const int*>(plan.prefixes), p.prefix_indptr = plan.prefix_indptr, p.prefix_parents = plan.prefix_parents;
+      p.prefixes = reinterpret_cast<const int*>(plan.prefixes), p.prefix_indptr = plan.prefix_indptr,
+      p.prefix_parents = plan.prefix_parents;
       p.sequence_prefix = plan.sequence_prefix, p.prefix_lengths = plan.prefix_lengths;
       p.of_prefixes = states_at(plan_.prefix_states, plan_.prefix_sums);
     }
@@ -139,13 +147,21 @@ class attention_call {
 
 }  // namespace
 
-uint64_t paged_attention_workspace(const device& d, const attention_args& a) { return plan_attention(d, a, false).bytes; }
+uint64_t paged_attention_workspace(const device& d, const attention_args& a) {
+  return plan_attention(d, a, false).bytes;
+}
 
-uint64_t cascade_attention_workspace(const device& d, const attention_args& a) { return plan_attention(d, a, true).bytes; }
+uint64_t cascade_attention_workspace(const device& d, const attention_args& a) {
+  return plan_attention(d, a, true).bytes;
+}
 
-void paged_attention_cuda(stream& s, const attention_args& a) { attention_call(s, a, plan_attention(*s.owner, a, false)).run(); }
+void paged_attention_cuda(stream& s, const attention_args& a) {
+  attention_call(s, a, plan_attention(*s.owner, a, false)).run();
+}
 
-void cascade_attention_cuda(stream& s, const attention_args& a) { attention_call(s, a, plan_attention(*s.owner, a, true)).run(); }
+void cascade_attention_cuda(stream& s, const attention_args& a) {
+  attention_call(s, a, plan_attention(*s.owner, a, true)).run();
+}
 
 }  // namespace SL_BACKEND_NS
 }  // namespace sl

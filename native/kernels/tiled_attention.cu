@@ -38,7 +38,8 @@ __device__ __forceinline__ void fma_4(float& sum, float4 a, float4 b) {
 
 // Parts: 64 dims of the values a thread has 4 of.
 template <int Parts>
-__global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_params p, device_plan plan, page_shape shape) {
+__global__ void __launch_bounds__(tiled_threads, 2)
+    tiled_attention_kernel(tile_params p, device_plan plan, page_shape shape) {
   allow_next_kernel();
   wait_for_previous_kernel();
   DYN_SHARED(float, memory);
@@ -53,136 +54,139 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
   const int thread = int(threadIdx.x), column = thread % 16, own = thread / 16 * 4;
   query_tile tile;
   while (work.next(tile, p, plan)) {
-  const tile_keys range = keys_of(tile, p, plan);
-  if (range.first < range.last) {
-    for (int i = thread; i < tiled_rows * at.q_stride; i += tiled_threads) {
-      const int row = i / at.q_stride, d = i % at.q_stride;
-      float v = 0.0f;
-      if (row < tile.rows && d < p.D) {
-        const row_place from = place_of(tile, p, row);
-        v = p.q.at(from.token * p.q_token + from.head * p.q_head + d);
-      }
-      queries[i] = v;
-    }
-  }
-  seen_keys seen[4];
-  float slope[4], offset[4];
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const row_place from = place_of(tile, p, min(own + i, tile.rows - 1));
-    seen[i] = seen_by(p, plan, from.token);
-    seen[i].first = max(seen[i].first, range.first), seen[i].last = own + i < tile.rows ? min(seen[i].last, range.last) : 0;
-    slope[i] = p.slopes && range.first < range.last ? p.slopes[from.head] * log2_e : 0.0f;
-    offset[i] = p.slopes && range.first < range.last ? float(plan.positions[from.token]) : 0.0f;
-  }
-  softmax_state state[4];
-  float acc[4][Parts][4] = {};
-#pragma unroll
-  for (int i = 0; i < 4; i++) state[i] = empty_softmax();
-
-  const auto fill = [&](smem<float> to, int stride, gmem<const unsigned char> pool, int dims) {
-    const bool whole = dims % 4 == 0;
-    for (int i = thread; i < tiled_keys * (stride / 4); i += tiled_threads) {
-      const int row = i / (stride / 4), d = i % (stride / 4) * 4;
-      const long long from = key_rows[row];
-      float v[4] = {};
-      if (from >= 0 && whole && d < dims) pool_4_at(v, pool, p.kv_dtype, from * dims + d);
-      if (from >= 0 && !whole)
-        for (int e = 0; e < 4 && d + e < dims; e++) v[e] = pool_at(pool, p.kv_dtype, from * dims + d + e);
-      const float4 vector = {v[0], v[1], v[2], v[3]};
-      view_as<float4>(to + (row * stride + d))[0] = vector;
-    }
-  };
-
-  for (int first = range.first; first < range.last; first += tiled_keys) {
-    __syncthreads();  // the last tile is done with
-    if (thread < tiled_keys) {
-      const int key = first + thread;
-      long long row = -1;
-      if (key < range.last) row = page_row(shape, plan.page_ids[tile.page_row + (key >> shape.page_shift)], tile.kv_head, key);
-      key_rows[thread] = row;
-      scales[thread] = row >= 0 && p.key_scales ? p.key_scales[row] : 1.0f;
-      scales[tiled_keys + thread] = row >= 0 && p.value_scales ? p.value_scales[row] : 1.0f;
-    }
-    __syncthreads();
-    fill(keys, at.q_stride, p.keys, p.D);
-    __syncthreads();
-
-    float score[4][2] = {};
-    for (int d = 0; d < p.D; d += 4) {
-      const float4 low = view_as<float4>(keys + (column * at.q_stride + d))[0];
-      const float4 high = view_as<float4>(keys + ((column + 16) * at.q_stride + d))[0];
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const float4 q = view_as<float4>(queries + ((own + i) * at.q_stride + d))[0];
-        fma_4(score[i][0], q, low);
-        fma_4(score[i][1], q, high);
+    const tile_keys range = keys_of(tile, p, plan);
+    if (range.first < range.last) {
+      for (int i = thread; i < tiled_rows * at.q_stride; i += tiled_threads) {
+        const int row = i / at.q_stride, d = i % at.q_stride;
+        float v = 0.0f;
+        if (row < tile.rows && d < p.D) {
+          const row_place from = place_of(tile, p, row);
+          v = p.q.at(from.token * p.q_token + from.head * p.q_head + d);
+        }
+        queries[i] = v;
       }
     }
+    seen_keys seen[4];
+    float slope[4], offset[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      float top = state[i].max;
-#pragma unroll
-      for (int e = 0; e < 2; e++) {
-        const int key = first + column + 16 * e;
-        score[i][e] = score_of(score[i][e] * scales[column + 16 * e], p) + slope[i] * (float(key) - offset[i]);
-        if (!sees(seen[i], plan, key)) score[i][e] = SL_NEGATIVE_INFINITY;
-        top = fmaxf(top, score[i][e]);
-      }
-#pragma unroll
-      for (int d = 8; d > 0; d /= 2) top = fmaxf(top, __shfl_xor_sync(all_lanes, top, d));
-      const float keep = rescale(state[i].max, top), from = top == SL_NEGATIVE_INFINITY ? 0.0f : top;
-      state[i] = {top, state[i].sum * keep};
-#pragma unroll
-      for (int part = 0; part < Parts; part++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) acc[i][part][e] *= keep;
-#pragma unroll
-      for (int e = 0; e < 2; e++) {
-        const float probability = ex2(score[i][e] - from);
-        state[i].sum += probability;  // of this thread's keys
-        // Exactly zero where it counts for nothing: an unseen key's scale may be infinite or NaN.
-        scores[(own + i) * p_stride + column + 16 * e] = probability == 0.0f ? 0.0f : probability * scales[tiled_keys + column + 16 * e];
-      }
+      const row_place from = place_of(tile, p, min(own + i, tile.rows - 1));
+      seen[i] = seen_by(p, plan, from.token);
+      seen[i].first = max(seen[i].first, range.first),
+      seen[i].last = own + i < tile.rows ? min(seen[i].last, range.last) : 0;
+      slope[i] = p.slopes && range.first < range.last ? p.slopes[from.head] * log2_e : 0.0f;
+      offset[i] = p.slopes && range.first < range.last ? float(plan.positions[from.token]) : 0.0f;
     }
-    __syncthreads();  // the keys are done with
-    fill(values, at.v_stride, p.values, p.Dv);
-    __syncthreads();
-    for (int key = 0; key < tiled_keys && first + key < range.last; key++) {
-      float weight[4];
+    softmax_state state[4];
+    float acc[4][Parts][4] = {};
 #pragma unroll
-      for (int i = 0; i < 4; i++) weight[i] = scores[(own + i) * p_stride + key];
+    for (int i = 0; i < 4; i++) state[i] = empty_softmax();
+
+    const auto fill = [&](smem<float> to, int stride, gmem<const unsigned char> pool, int dims) {
+      const bool whole = dims % 4 == 0;
+      for (int i = thread; i < tiled_keys * (stride / 4); i += tiled_threads) {
+        const int row = i / (stride / 4), d = i % (stride / 4) * 4;
+        const long long from = key_rows[row];
+        float v[4] = {};
+        if (from >= 0 && whole && d < dims) pool_4_at(v, pool, p.kv_dtype, from * dims + d);
+        if (from >= 0 && !whole)
+          for (int e = 0; e < 4 && d + e < dims; e++) v[e] = pool_at(pool, p.kv_dtype, from * dims + d + e);
+        const float4 vector = {v[0], v[1], v[2], v[3]};
+        view_as<float4>(to + (row * stride + d))[0] = vector;
+      }
+    };
+
+    for (int first = range.first; first < range.last; first += tiled_keys) {
+      __syncthreads();  // the last tile is done with
+      if (thread < tiled_keys) {
+        const int key = first + thread;
+        long long row = -1;
+        if (key < range.last)
+          row = page_row(shape, plan.page_ids[tile.page_row + (key >> shape.page_shift)], tile.kv_head, key);
+        key_rows[thread] = row;
+        scales[thread] = row >= 0 && p.key_scales ? p.key_scales[row] : 1.0f;
+        scales[tiled_keys + thread] = row >= 0 && p.value_scales ? p.value_scales[row] : 1.0f;
+      }
+      __syncthreads();
+      fill(keys, at.q_stride, p.keys, p.D);
+      __syncthreads();
+
+      float score[4][2] = {};
+      for (int d = 0; d < p.D; d += 4) {
+        const float4 low = view_as<float4>(keys + (column * at.q_stride + d))[0];
+        const float4 high = view_as<float4>(keys + ((column + 16) * at.q_stride + d))[0];
 #pragma unroll
-      for (int part = 0; part < Parts; part++) {
-        if (part * 64 < at.v_stride) {
-          const int d = min(part * 64 + column * 4, at.v_stride - 4);  // past the last: it again, not stored
-          const float4 v = view_as<float4>(values + (key * at.v_stride + d))[0];
+        for (int i = 0; i < 4; i++) {
+          const float4 q = view_as<float4>(queries + ((own + i) * at.q_stride + d))[0];
+          fma_4(score[i][0], q, low);
+          fma_4(score[i][1], q, high);
+        }
+      }
 #pragma unroll
-          for (int i = 0; i < 4; i++) {
-            // An unseen value may be infinite or NaN.
-            const bool counts = weight[i] != 0.0f;
-            acc[i][part][0] += weight[i] * (counts ? v.x : 0.0f);
-            acc[i][part][1] += weight[i] * (counts ? v.y : 0.0f);
-            acc[i][part][2] += weight[i] * (counts ? v.z : 0.0f);
-            acc[i][part][3] += weight[i] * (counts ? v.w : 0.0f);
+      for (int i = 0; i < 4; i++) {
+        float top = state[i].max;
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+          const int key = first + column + 16 * e;
+          score[i][e] = score_of(score[i][e] * scales[column + 16 * e], p) + slope[i] * (float(key) - offset[i]);
+          if (!sees(seen[i], plan, key)) score[i][e] = SL_NEGATIVE_INFINITY;
+          top = fmaxf(top, score[i][e]);
+        }
+#pragma unroll
+        for (int d = 8; d > 0; d /= 2) top = fmaxf(top, __shfl_xor_sync(all_lanes, top, d));
+        const float keep = rescale(state[i].max, top), from = top == SL_NEGATIVE_INFINITY ? 0.0f : top;
+        state[i] = {top, state[i].sum * keep};
+#pragma unroll
+        for (int part = 0; part < Parts; part++)
+#pragma unroll
+          for (int e = 0; e < 4; e++) acc[i][part][e] *= keep;
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+          const float probability = ex2(score[i][e] - from);
+          state[i].sum += probability;  // of this thread's keys
+          // Exactly zero where it counts for nothing: an unseen key's scale may be infinite or NaN.
+          scores[(own + i) * p_stride + column + 16 * e] =
+              probability == 0.0f ? 0.0f : probability * scales[tiled_keys + column + 16 * e];
+        }
+      }
+      __syncthreads();  // the keys are done with
+      fill(values, at.v_stride, p.values, p.Dv);
+      __syncthreads();
+      for (int key = 0; key < tiled_keys && first + key < range.last; key++) {
+        float weight[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) weight[i] = scores[(own + i) * p_stride + key];
+#pragma unroll
+        for (int part = 0; part < Parts; part++) {
+          if (part * 64 < at.v_stride) {
+            const int d = min(part * 64 + column * 4, at.v_stride - 4);  // past the last: it again, not stored
+            const float4 v = view_as<float4>(values + (key * at.v_stride + d))[0];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+              // An unseen value may be infinite or NaN.
+              const bool counts = weight[i] != 0.0f;
+              acc[i][part][0] += weight[i] * (counts ? v.x : 0.0f);
+              acc[i][part][1] += weight[i] * (counts ? v.y : 0.0f);
+              acc[i][part][2] += weight[i] * (counts ? v.z : 0.0f);
+              acc[i][part][3] += weight[i] * (counts ? v.w : 0.0f);
+            }
           }
         }
       }
     }
-  }
 
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    state[i].sum = warp_sum<16>(state[i].sum);
-    if (own + i < tile.rows) {
+    for (int i = 0; i < 4; i++) {
+      state[i].sum = warp_sum<16>(state[i].sum);
+      if (own + i < tile.rows) {
 #pragma unroll
-      for (int part = 0; part < Parts; part++) {
-        const int d = part * 64 + column * 4;
-        if (d < p.Dv) put_sums(p, plan, tile, own + i, d, acc[i][part], state[i]);
+        for (int part = 0; part < Parts; part++) {
+          const int d = part * 64 + column * 4;
+          if (d < p.Dv) put_sums(p, plan, tile, own + i, d, acc[i][part], state[i]);
+        }
       }
     }
-  }
-  finish_piece(p, plan, tile);
+    finish_piece(p, plan, tile);
   }
 }
 
@@ -191,8 +195,10 @@ __global__ void __launch_bounds__(tiled_threads, 2) tiled_attention_kernel(tile_
 void tiled_attention(stream& s, const tile_params& p, const device_plan& plan, page_shape shape) {
   const dim3 grid(unsigned(p.blocks));
   const size_t shared = size_t(tiled_layout_of(p.D, p.Dv).end) * 4;
-  if (p.Dv <= 64) launch_early(native(s), KERNEL(tiled_attention_kernel<1>), grid, tiled_threads, shared, p, plan, shape);
-  else if (p.Dv <= 128) launch_early(native(s), KERNEL(tiled_attention_kernel<2>), grid, tiled_threads, shared, p, plan, shape);
+  if (p.Dv <= 64)
+    launch_early(native(s), KERNEL(tiled_attention_kernel<1>), grid, tiled_threads, shared, p, plan, shape);
+  else if (p.Dv <= 128)
+    launch_early(native(s), KERNEL(tiled_attention_kernel<2>), grid, tiled_threads, shared, p, plan, shape);
   else launch_early(native(s), KERNEL(tiled_attention_kernel<4>), grid, tiled_threads, shared, p, plan, shape);
 }
 

@@ -669,20 +669,21 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library)]
     internal static partial Status sl_kv_cache_copy_pages(sl_stream* stream, sl_kv_cache* cache, int* sources, int* targets, int count);
 
-    /// <summary>The bytes that one page takes in host memory, all layers together; a multiple of 16. A saved page is
-    /// keys   [layers, Hkv, P, D]     key scales   [layers, Hkv, P] f32
-    /// values [layers, Hkv, P, Dv]    value scales [layers, Hkv, P] f32
-    /// in the order keys, values, key scales, value scales, without gaps within each; the scales for FP8_E4M3 and I8 alone.
-    /// Each of these begins at the next multiple of 16 bytes; bytes between them are neither read nor written. Any thread.
-    /// SL_ERR_ARGUMENT.</summary>
+    /// <summary>The bytes that one page takes in host memory, all layers together; a multiple of 16. A saved page is, in this order,
+    /// keys         [layers, Hkv, P, D]
+    /// values       [layers, Hkv, P, Dv]
+    /// key scales   [layers, Hkv, P] f32, for FP8_E4M3 and I8 alone
+    /// value scales [layers, Hkv, P] f32, for FP8_E4M3 and I8 alone
+    /// each without gaps and from the next multiple of 16 bytes on; bytes between them are neither read nor written.
+    /// Any thread.   SL_ERR_ARGUMENT.</summary>
     [LibraryImport(Library)]
     internal static partial Status sl_kv_cache_get_page_bytes(sl_kv_cache* cache, ulong* bytes);
 
     /// <summary>Whole pages to host memory, in all layers: page pages[i] goes to byte offset + i * (the page's bytes) of the buffer.
     /// pages is a host array, read before the call returns; a page may stand in it more than once. buffer is SL_MEMORY_HOST
-    /// of the stream's device, and offset a multiple of 16. Ordered on the stream, and done when the stream has come so far:
-    /// until then the buffer's bytes are not the caller's, while the pages may be given to whatever follows on the stream.
-    /// Not while capturing.
+    /// of the stream's device, and offset a multiple of 16 (better of 128: buses carry whole lines). Ordered on the stream, and
+    /// done when the stream has come so far: until then the buffer's bytes are not the caller's, while the pages may be given
+    /// to whatever follows on the stream. Not while capturing.
     /// SL_ERR_ARGUMENT, SL_ERR_SHAPE (the buffer is too small), SL_ERR_STATE (capturing).</summary>
     [LibraryImport(Library)]
     internal static partial Status sl_kv_cache_save_pages(sl_stream* stream, sl_kv_cache* cache, int* pages, int count, sl_buffer* buffer, ulong offset);

@@ -2,6 +2,7 @@
 // makes. Above this line nothing knows a backend; below it nothing sees an unchecked argument.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -69,6 +70,19 @@ struct kv_view {
   sl_dtype dtype = SL_DTYPE_F32;
   int32_t layers = 0, pages = 0, kv_heads = 0, key_dim = 0, value_dim = 0, page_size = 0;
 };
+
+// What a page has in one pool: bytes of a layer, layer_bytes from one layer to the next in the pool and none between them in
+// host memory, where the page's first layer lies at host_offset. pool is null where the cache has no such pool.
+struct page_part {
+  char* pool = nullptr;
+  uint64_t layer_bytes = 0, bytes = 0, host_offset = 0;
+};
+// A page in host memory as sluice.h describes it: keys, values, key scales, value scales.
+struct page_layout {
+  std::array<page_part, 4> parts;
+  uint64_t bytes = 0;
+};
+page_layout layout_of_page(const kv_view& cache);  // defined in abi
 
 // A step's plan. The arrays lie in one allocation at fixed addresses; lengths in it change from step to step, also
 // between the capture of a graph and its replays. All of it has been checked.
@@ -169,6 +183,7 @@ struct argmax_args { view logits, ids; };
 struct sample_args { view logits, temperature, top_k, top_p, min_p, seed, position, ids; };
 struct log_probs_args { view logits, ids, log_probs, top_ids, top_log_probs; };
 struct copy_pages_args { kv_view cache; std::vector<std::pair<int32_t, int32_t>> pairs; };  // (source, target)
+struct host_pages_args { kv_view cache; std::vector<int32_t> pages; char* host; };  // pages[i] at host + i * layout_of_page().bytes
 
 class stream;
 class device;
@@ -201,6 +216,7 @@ struct op_table {
   op<sample_args> sample;
   op<log_probs_args> log_probs;
   op<copy_pages_args> copy_pages;
+  op<host_pages_args> save_pages, load_pages;
 };
 
 // ---------------------------------------------------------------- what a backend implements

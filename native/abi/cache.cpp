@@ -6,6 +6,20 @@
 
 using namespace sl;
 
+page_layout sl::layout_of_page(const kv_view& c) {
+  const uint64_t slots = uint64_t(c.kv_heads) * uint64_t(c.page_size), element = size_of(c.dtype), scales = c.scale_layer_count * sizeof(float);
+  page_layout l;
+  l.parts = {{{c.keys, c.key_layer_bytes, slots * uint64_t(c.key_dim) * element, 0},
+              {c.values, c.value_layer_bytes, slots * uint64_t(c.value_dim) * element, 0},
+              {reinterpret_cast<char*>(c.key_scales), scales, slots * sizeof(float), 0},
+              {reinterpret_cast<char*>(c.value_scales), scales, slots * sizeof(float), 0}}};
+  for (page_part& p : l.parts) {
+    p.host_offset = l.bytes;
+    if (p.pool != nullptr) l.bytes += (uint64_t(c.layers) * p.bytes + 15) / 16 * 16;
+  }
+  return l;
+}
+
 sl_kv_cache::~sl_kv_cache() {
   if (view.keys != nullptr) stream->release_later(view.keys, key_bytes, SL_MEMORY_DEVICE);
   if (view.values != nullptr) stream->release_later(view.values, value_bytes, SL_MEMORY_DEVICE);
@@ -148,4 +162,57 @@ sl_status sl_kv_cache_copy_pages(sl_stream* stream, sl_kv_cache* cache, const in
     if (op.run == nullptr) fail(SL_ERR_UNSUPPORTED, "this backend cannot copy pages");
     if (!s.measuring) op.run(*s.impl, a);
   });
+}
+
+sl_status sl_kv_cache_get_page_bytes(sl_kv_cache* cache, uint64_t* bytes) {
+  return guard("sl_kv_cache_get_page_bytes", [&] { checked_pointer(bytes, "bytes") = layout_of_page(checked(cache, "cache").view).bytes; });
+}
+
+namespace {
+
+// Saving and loading: they differ in whether a page may be named twice.
+void move_pages(sl_stream& s, sl_kv_cache* cache, const int32_t* pages, int32_t count, sl_buffer* buffer, uint64_t offset,
+                const char* what, bool loads) {
+  sl_kv_cache& c = checked(cache, "cache");
+  require_same_device(s, c.stream->device.get(), "cache");
+  sl_buffer& b = checked(buffer, "buffer");
+  require_same_device(s, b.stream->device.get(), "buffer");
+  require_not_capturing(s, what);
+  if (b.memory != SL_MEMORY_HOST) fail(SL_ERR_ARGUMENT, "argument 'buffer' is device memory, expected host memory; create it as SL_MEMORY_HOST");
+  if (offset % 16 != 0) fail(SL_ERR_ARGUMENT, "offset is %llu, expected a multiple of 16", (unsigned long long)offset);
+  if (count < 0 || count > c.view.pages) fail(SL_ERR_ARGUMENT, "count is %d, expected 0..%d", count, c.view.pages);
+  if (count == 0) return;
+  checked_pointer(pages, "pages");
+  host_pages_args a{c.view, std::vector<int32_t>(pages, pages + count), nullptr};
+  for (int32_t i = 0; i < count; i++)
+    if (a.pages[i] < 0 || a.pages[i] >= c.view.pages)
+      fail(SL_ERR_ARGUMENT, "pages[%d] is %d, the cache has the pages 0..%d", i, a.pages[i], c.view.pages - 1);
+  if (loads) {
+    std::vector<int32_t> sorted = a.pages;
+    std::sort(sorted.begin(), sorted.end());
+    const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+    if (twice != sorted.end()) fail(SL_ERR_ARGUMENT, "page %d is a target twice", *twice);
+  }
+  uint64_t bytes = 0;
+  const uint64_t page_bytes = layout_of_page(c.view).bytes;
+  if (__builtin_mul_overflow(page_bytes, static_cast<uint64_t>(count), &bytes))
+    fail(SL_ERR_SHAPE, "%d pages of %llu bytes exceed 2^64 bytes", count, (unsigned long long)page_bytes);
+  a.host = range(s, buffer, offset, bytes, "buffer");
+  const auto& op = loads ? s.device->impl->ops().load_pages : s.device->impl->ops().save_pages;
+  if (op.run == nullptr) fail(SL_ERR_UNSUPPORTED, "this backend moves no pages between a cache and host memory");
+  if (!s.measuring) op.run(*s.impl, a);
+}
+
+}  // namespace
+
+sl_status sl_kv_cache_save_pages(sl_stream* stream, sl_kv_cache* cache, const int32_t* pages, int32_t count, sl_buffer* buffer,
+                                 uint64_t offset) {
+  return guard_stream("sl_kv_cache_save_pages", stream,
+                      [&](sl_stream& s) { move_pages(s, cache, pages, count, buffer, offset, "pages are saved", false); });
+}
+
+sl_status sl_kv_cache_load_pages(sl_stream* stream, sl_kv_cache* cache, const int32_t* pages, int32_t count, sl_buffer* buffer,
+                                 uint64_t offset) {
+  return guard_stream("sl_kv_cache_load_pages", stream,
+                      [&](sl_stream& s) { move_pages(s, cache, pages, count, buffer, offset, "pages are loaded", true); });
 }

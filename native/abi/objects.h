@@ -224,4 +224,7 @@ sl_status guard_stream(const char* function, sl_stream* s, Body&& body) noexcept
 void require_not_capturing(const sl_stream& s, const char* what);
 void require_same_device(const sl_stream& s, const sl_device* other, const char* argument);
 
+// [offset, offset + bytes) of the buffer, or SL_ERR_SHAPE.
+char* range(const sl_stream& s, sl_buffer* buffer, uint64_t offset, uint64_t bytes, const char* argument);
+
 }  // namespace sl

@@ -31,9 +31,6 @@ void require_same_device(const sl_stream& s, const sl_device* other, const char*
   if (s.device.get() != other) fail(SL_ERR_ARGUMENT, "argument '%s' belongs to another device than the stream", argument);
 }
 
-namespace {
-
-// [offset, offset + bytes) of the buffer, or SL_ERR_SHAPE.
 char* range(const sl_stream& s, sl_buffer* buffer, uint64_t offset, uint64_t bytes, const char* argument) {
   sl_buffer& b = checked(buffer, argument);
   require_same_device(s, b.stream->device.get(), argument);
@@ -43,7 +40,6 @@ char* range(const sl_stream& s, sl_buffer* buffer, uint64_t offset, uint64_t byt
   return static_cast<char*>(b.data) + offset;
 }
 
-}  // namespace
 }  // namespace sl
 
 using namespace sl;

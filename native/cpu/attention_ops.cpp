@@ -362,6 +362,22 @@ void copy_pages(stream& s, const copy_pages_args& a) {
   });
 }
 
+// A task is a page and layer; of the two addresses one is the pool's, the other the host buffer's.
+template <bool Loads>
+void move_pages(stream& s, const host_pages_args& a) {
+  const page_layout page = layout_of_page(a.cache);
+  const auto pages = static_cast<int64_t>(a.pages.size());
+  for_rows(device_of(s), a.cache.layers * pages, static_cast<int64_t>(page.bytes) / a.cache.layers, [&](int64_t task, int) {
+    const auto layer = static_cast<uint64_t>(task / pages), i = static_cast<uint64_t>(task % pages);
+    for (const page_part& part : page.parts) {
+      if (part.pool == nullptr) continue;
+      char* in_pool = part.pool + layer * part.layer_bytes + static_cast<uint64_t>(a.pages[i]) * part.bytes;
+      char* in_host = a.host + i * page.bytes + part.host_offset + layer * part.bytes;
+      std::memcpy(Loads ? in_pool : in_host, Loads ? in_host : in_pool, part.bytes);
+    }
+  });
+}
+
 }  // namespace
 
 // The largest magnitude takes the type's largest value. Returns the scale.
@@ -398,6 +414,8 @@ void register_attention_ops(op_table& table) {
   table.cascade_attention = {cascade_attention, attention_workspace<true>};
   table.kv_append = {kv_append, kv_append_workspace};
   table.copy_pages.run = copy_pages;
+  table.save_pages.run = move_pages<false>;
+  table.load_pages.run = move_pages<true>;
 }
 
 }  // namespace sl::cpu

@@ -40,6 +40,8 @@ const op_table& op_table_of_kernels() {
     put<sample_cuda>(t.sample);
     put<log_probs_cuda>(t.log_probs);
     put<copy_pages_cuda>(t.copy_pages);
+    put<save_pages_cuda>(t.save_pages);
+    put<load_pages_cuda>(t.load_pages);
     t.linear.workspace = linear_workspace;
     t.gated_linear.workspace = gated_linear_workspace;
     t.fused_qkv.workspace = fused_qkv_workspace;

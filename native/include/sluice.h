@@ -374,6 +374,30 @@ SL_API sl_status sl_kv_cache_get_layer(sl_kv_cache* cache, int32_t layer, sl_ten
 SL_API sl_status sl_kv_cache_copy_pages(sl_stream* stream, sl_kv_cache* cache, const int32_t* sources,
                                         const int32_t* targets, int32_t count);
 
+/* The bytes that one page takes in host memory, all layers together; a multiple of 16. A saved page is, in this order,
+     keys         [layers, Hkv, P, D]
+     values       [layers, Hkv, P, Dv]
+     key scales   [layers, Hkv, P] f32, for FP8_E4M3 and I8 alone
+     value scales [layers, Hkv, P] f32, for FP8_E4M3 and I8 alone
+   each without gaps and from the next multiple of 16 bytes on; bytes between them are neither read nor written.
+   Any thread.   SL_ERR_ARGUMENT. */
+SL_API sl_status sl_kv_cache_get_page_bytes(sl_kv_cache* cache, uint64_t* bytes);
+
+/* Whole pages to host memory, in all layers: page pages[i] goes to byte offset + i * (the page's bytes) of the buffer.
+   pages is a host array, read before the call returns; a page may stand in it more than once. buffer is SL_MEMORY_HOST
+   of the stream's device, and offset a multiple of 16 (better of 128: buses carry whole lines). Ordered on the stream, and
+   done when the stream has come so far: until then the buffer's bytes are not the caller's, while the pages may be given
+   to whatever follows on the stream. Not while capturing.
+   SL_ERR_ARGUMENT, SL_ERR_SHAPE (the buffer is too small), SL_ERR_STATE (capturing). */
+SL_API sl_status sl_kv_cache_save_pages(sl_stream* stream, sl_kv_cache* cache, const int32_t* pages, int32_t count,
+                                        sl_buffer* buffer, uint64_t offset);
+
+/* The way back: page pages[i] becomes what lies at byte offset + i * (the page's bytes) of the buffer, be it the page
+   that was saved there or another, of this cache or of one with the same options but for `pages`. No page may stand in
+   pages twice. All else as in sl_kv_cache_save_pages. */
+SL_API sl_status sl_kv_cache_load_pages(sl_stream* stream, sl_kv_cache* cache, const int32_t* pages, int32_t count,
+                                        sl_buffer* buffer, uint64_t offset);
+
 /* - batch: one step's plan. Made once a step on the host, checked, and used by every layer. ------------------------ */
 
 /* Which of a step's prefixes sl_cascade_attention reads once for all of their sequences. */

@@ -17,6 +17,8 @@ void fused_qkv_cuda(stream&, const fused_qkv_args&);
 void rope_cuda(stream&, const rope_args&);
 void kv_append_cuda(stream&, const kv_append_args&);
 void copy_pages_cuda(stream&, const copy_pages_args&);
+void save_pages_cuda(stream&, const host_pages_args&);
+void load_pages_cuda(stream&, const host_pages_args&);
 void paged_attention_cuda(stream&, const attention_args&);
 void cascade_attention_cuda(stream&, const attention_args&);
 void merge_states_cuda(stream&, const merge_states_args&);

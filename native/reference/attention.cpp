@@ -208,9 +208,34 @@ void copy_pages(stream&, const copy_pages_args& a) {
   }
 }
 
+// move(pool, host, bytes) for each piece: a pool's bytes of one page and layer.
+template <typename Move>
+static void for_pieces(const host_pages_args& a, Move move) {
+  const page_layout page = layout_of_page(a.cache);
+  for (size_t i = 0; i < a.pages.size(); ++i)
+    for (const page_part& part : page.parts)
+      for (uint64_t l = 0; part.pool != nullptr && l < static_cast<uint64_t>(a.cache.layers); ++l)
+        move(part.pool + l * part.layer_bytes + static_cast<uint64_t>(a.pages[i]) * part.bytes,
+             a.host + i * page.bytes + part.host_offset + l * part.bytes, part.bytes);
+}
+
+template <typename Real>
+void save_pages(stream&, const host_pages_args& a) {
+  for_pieces(a, [](const char* pool, char* host, uint64_t bytes) { std::memcpy(host, pool, bytes); });
+}
+
+template <typename Real>
+void load_pages(stream&, const host_pages_args& a) {
+  for_pieces(a, [](char* pool, const char* host, uint64_t bytes) { std::memcpy(pool, host, bytes); });
+}
+
 SL_INSTANTIATE(kv_append)
 template void paged_attention<float>(stream&, const attention_args&);
 template void paged_attention<double>(stream&, const attention_args&);
 SL_INSTANTIATE(copy_pages)
+template void save_pages<float>(stream&, const host_pages_args&);
+template void save_pages<double>(stream&, const host_pages_args&);
+template void load_pages<float>(stream&, const host_pages_args&);
+template void load_pages<double>(stream&, const host_pages_args&);
 
 }  // namespace sl::reference

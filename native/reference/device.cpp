@@ -76,6 +76,8 @@ op_table make_table() {
   t.sample.run = sample<Real>;
   t.log_probs.run = log_probs<Real>;
   t.copy_pages.run = copy_pages<Real>;
+  t.save_pages.run = save_pages<Real>;
+  t.load_pages.run = load_pages<Real>;
   return t;
 }
 

@@ -104,5 +104,9 @@ template <typename Real>
 void log_probs(stream&, const log_probs_args& a);
 template <typename Real>
 void copy_pages(stream&, const copy_pages_args& a);
+template <typename Real>
+void save_pages(stream&, const host_pages_args& a);
+template <typename Real>
+void load_pages(stream&, const host_pages_args& a);
 
 }  // namespace sl::reference

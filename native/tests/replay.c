@@ -31,7 +31,7 @@ typedef struct {
   named_tensor history_k, history_v;
 } op_case;
 
-typedef struct { sl_stream* stream; op_case* c; sl_kv_cache* cache; sl_batch *batch, *past; sl_tensor past_k, past_v; } run;
+typedef struct { sl_stream* stream; op_case* c; sl_kv_cache* cache; sl_batch *batch, *past; sl_tensor past_k, past_v; sl_buffer* host; } run;
 
 static void die(const char* text) {
   fprintf(stderr, "sluice_replay: %s\n", text);
@@ -248,6 +248,18 @@ static sl_status execute(run* r) {
     TRY(sl_kv_cache_copy_pages(s, r->cache, sources->data, targets->data, (int32_t)(sources->bytes / 4)));
     return read_cache(r);
   }
+  if (strcmp(op, "save_pages") == 0) {
+    const block* pages = values(r, "pages");
+    const sl_tensor* saved = tensor(r, "saved");
+    const uint64_t offset = (uint64_t)scalar(r, "offset");
+    TRY(sl_kv_cache_save_pages(s, r->cache, pages->data, (int32_t)(pages->bytes / 4), r->host, offset));
+    return sl_buffer_copy(s, r->host, offset, saved->buffer, 0, (uint64_t)(elements(saved) * size_of(saved->dtype)));
+  }
+  if (strcmp(op, "load_pages") == 0) {
+    const block* pages = values(r, "pages");
+    TRY(sl_kv_cache_load_pages(s, r->cache, pages->data, (int32_t)(pages->bytes / 4), r->host, (uint64_t)scalar(r, "offset")));
+    return read_cache(r);
+  }
   if (strcmp(op, "gated_linear") == 0) {
     sl_gated_linear_args a = {.size = sizeof a, .activation = (sl_activation)scalar(r, "activation"), .x = tensor(r, "x"), .norm_weight = tensor(r, "norm_weight"), .gate = weight(r, "gate"), .up = weight(r, "up"),
                               .bias_gate = tensor(r, "bias_gate"), .bias_up = tensor(r, "bias_up"), .y = tensor(r, "y"), .norm_eps = 1e-5f, .squares = tensor(r, "squares")};
@@ -350,11 +362,21 @@ static sl_status make_cache(run* r) {
   return sl_batch_update(r->stream, r->batch, &step);
 }
 
+/* Host memory with what a case has saved in it; a case that saves finds its own. */
+static sl_status make_host(run* r) {
+  const sl_tensor* saved = tensor(r, "saved");
+  if (saved == NULL) return SL_OK;
+  const uint64_t offset = (uint64_t)scalar(r, "offset"), size = (uint64_t)(elements(saved) * size_of(saved->dtype));
+  TRY(sl_buffer_create(r->stream, offset + size, SL_MEMORY_HOST, &r->host));
+  return sl_buffer_copy(r->stream, saved->buffer, 0, r->host, offset, size);
+}
+
 static sl_status replay(run* r, int repeat) {
   op_case* c = r->c;
   for (int i = 0; i < c->tensor_count; i++) TRY(place(r, &c->tensors[i].tensor, &c->tensors[i].data));
   for (int i = 0; i < c->weight_count; i++) TRY(sl_weight_create(r->stream, &c->weights[i].source, &c->weights[i].weight));
   if (c->has_cache) TRY(make_cache(r));
+  TRY(make_host(r));
   TRY(reserve(r, execute));
   for (int i = 0; i < repeat; i++) TRY(execute(r));
   for (int i = 0; i < c->tensor_count; i++) {
@@ -391,6 +413,7 @@ static void* work(void* argument) {
     for (int t = 0; t < r.c->tensor_count; t++) sl_buffer_release(r.c->tensors[t].tensor.buffer);
     sl_buffer_release(r.c->history_k.tensor.buffer);
     sl_buffer_release(r.c->history_v.tensor.buffer);
+    sl_buffer_release(r.host);
     for (int w = 0; w < r.c->weight_count; w++) sl_weight_release(r.c->weights[w].weight);
     sl_batch_release(r.batch);
     sl_kv_cache_release(r.cache);

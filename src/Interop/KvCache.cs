@@ -31,10 +31,16 @@ public sealed unsafe class KvCache : NativeHandle
         sl_kv_cache* cache;
         SluiceException.ThrowIfFailed(NativeMethods.sl_kv_cache_create((sl_stream*)lease.Hold(stream), &native, &cache));
         Adopt(cache);
+        ulong bytes;
+        SluiceException.ThrowIfFailed(NativeMethods.sl_kv_cache_get_page_bytes(cache, &bytes));
+        PageBytes = bytes;
     }
 
     /// <summary>What it was made with.</summary>
     public KvCacheOptions Options { get; }
+
+    /// <summary>Bytes of a page in host memory, all layers together; a multiple of 16.</summary>
+    public ulong PageBytes { get; }
 
     /// <summary>Copies whole pages in all layers: page targets[i] = page sources[i].</summary>
     /// <exception cref="ArgumentException">The counts differ.</exception>
@@ -50,6 +56,41 @@ public sealed unsafe class KvCache : NativeHandle
         fixed (int* s = sources, t = targets)
         {
             SluiceException.ThrowIfFailed(NativeMethods.sl_kv_cache_copy_pages((sl_stream*)lease.Hold(stream), (sl_kv_cache*)lease.Hold(this), s, t, sources.Length));
+        }
+    }
+
+    /// <summary>
+    /// Saves whole pages, in all layers: pages[i] goes to byte <paramref name="offset"/> + i * <see cref="PageBytes"/> of host memory, laid out as sluice.h tells. Ordered
+    /// on the stream: what follows there may reuse the pages, and the bytes are there when the stream has come so far.
+    /// </summary>
+    /// <param name="stream">Of the cache's device; not while it is captured.</param>
+    /// <param name="pages">Page ids, read at the call; one may stand there more than once.</param>
+    /// <param name="buffer">Host memory (<see cref="MemoryKind.Host"/>) of the same device.</param>
+    /// <param name="offset">Bytes, a multiple of 16.</param>
+    /// <exception cref="SluiceException">A page out of range, a buffer of device memory or too small for the pages, or an odd offset.</exception>
+    public void SavePages(ComputeStream stream, ReadOnlySpan<int> pages, DeviceBuffer buffer, ulong offset)
+    {
+        using Lease lease = default;
+        fixed (int* p = pages)
+        {
+            SluiceException.ThrowIfFailed(NativeMethods.sl_kv_cache_save_pages(
+                (sl_stream*)lease.Hold(stream), (sl_kv_cache*)lease.Hold(this), p, pages.Length, (sl_buffer*)lease.Hold(buffer), offset));
+        }
+    }
+
+    /// <summary>Loads whole pages, in all layers: pages[i] becomes what lies at byte <paramref name="offset"/> + i * <see cref="PageBytes"/> of host memory. Ordered on the stream.</summary>
+    /// <param name="stream">Of the cache's device; not while it is captured.</param>
+    /// <param name="pages">Page ids, read at the call; each once.</param>
+    /// <param name="buffer">Host memory, where <see cref="SavePages"/> put pages of this cache or of one like it.</param>
+    /// <param name="offset">Bytes, a multiple of 16.</param>
+    /// <exception cref="SluiceException">A page out of range or written twice, a buffer of device memory or too small for the pages, or an odd offset.</exception>
+    public void LoadPages(ComputeStream stream, ReadOnlySpan<int> pages, DeviceBuffer buffer, ulong offset)
+    {
+        using Lease lease = default;
+        fixed (int* p = pages)
+        {
+            SluiceException.ThrowIfFailed(NativeMethods.sl_kv_cache_load_pages(
+                (sl_stream*)lease.Hold(stream), (sl_kv_cache*)lease.Hold(this), p, pages.Length, (sl_buffer*)lease.Hold(buffer), offset));
         }
     }
 

@@ -697,6 +697,31 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library)]
     internal static partial Status sl_kv_cache_copy_pages(sl_stream* stream, sl_kv_cache* cache, int* sources, int* targets, int count);
 
+    /// <summary>The bytes that one page takes in host memory, all layers together; a multiple of 16. A saved page is, in this order,
+    /// keys         [layers, Hkv, P, D]
+    /// values       [layers, Hkv, P, Dv]
+    /// key scales   [layers, Hkv, P] f32, for FP8_E4M3 and I8 alone
+    /// value scales [layers, Hkv, P] f32, for FP8_E4M3 and I8 alone
+    /// each without gaps and from the next multiple of 16 bytes on; bytes between them are neither read nor written.
+    /// Any thread.   SL_ERR_ARGUMENT.</summary>
+    [LibraryImport(Library)]
+    internal static partial Status sl_kv_cache_get_page_bytes(sl_kv_cache* cache, ulong* bytes);
+
+    /// <summary>Whole pages to host memory, in all layers: page pages[i] goes to byte offset + i * (the page's bytes) of the buffer.
+    /// pages is a host array, read before the call returns; a page may stand in it more than once. buffer is SL_MEMORY_HOST
+    /// of the stream's device, and offset a multiple of 16 (better of 128: buses carry whole lines). Ordered on the stream, and
+    /// done when the stream has come so far: until then the buffer's bytes are not the caller's, while the pages may be given
+    /// to whatever follows on the stream. Not while capturing.
+    /// SL_ERR_ARGUMENT, SL_ERR_SHAPE (the buffer is too small), SL_ERR_STATE (capturing).</summary>
+    [LibraryImport(Library)]
+    internal static partial Status sl_kv_cache_save_pages(sl_stream* stream, sl_kv_cache* cache, int* pages, int count, sl_buffer* buffer, ulong offset);
+
+    /// <summary>The way back: page pages[i] becomes what lies at byte offset + i * (the page's bytes) of the buffer, be it the page
+    /// that was saved there or another, of this cache or of one with the same options but for `pages`. No page may stand in
+    /// pages twice. All else as in sl_kv_cache_save_pages.</summary>
+    [LibraryImport(Library)]
+    internal static partial Status sl_kv_cache_load_pages(sl_stream* stream, sl_kv_cache* cache, int* pages, int count, sl_buffer* buffer, ulong offset);
+
     /// <summary>SL_ERR_ARGUMENT, SL_ERR_OUT_OF_MEMORY.</summary>
     [LibraryImport(Library)]
     internal static partial Status sl_batch_create(sl_stream* stream, sl_kv_cache* cache, sl_batch_options* options, sl_batch** batch);
@@ -890,6 +915,9 @@ internal static unsafe partial class NativeMethods
         "sl_kv_cache_release",
         "sl_kv_cache_get_layer",
         "sl_kv_cache_copy_pages",
+        "sl_kv_cache_get_page_bytes",
+        "sl_kv_cache_save_pages",
+        "sl_kv_cache_load_pages",
         "sl_batch_create",
         "sl_batch_release",
         "sl_batch_update",

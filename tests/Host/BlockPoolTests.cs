@@ -96,4 +96,50 @@ public class BlockPoolTests
         Assert.Equal(1, pool.ReferencesOf(first.Pages[0]));
         Assert.Equal(7, pool.FreeCount);
     }
+
+    [Fact]
+    public void Pages_in_use_move_to_the_lowest_ids_and_tables_follow()
+    {
+        BlockPool pool = new(12, 4);
+        using PageTable gone = new(pool), first = new(pool), hole = new(pool), second = new(pool);
+        gone.Append(8);
+        first.Append(9);
+        hole.Append(4);
+        second.AppendShared(first.Pages[..2]);
+        second.Append(5);
+        Assert.Equal([2, 3, 4], first.Pages);
+        Assert.Equal([2, 3, 6, 7], second.Pages);
+        gone.Reset();
+        hole.Reset();
+
+        PageMoves moves = pool.Compact(first, second, gone, hole);
+        Assert.Equal([6, 7], moves.Sources);
+        Assert.Equal([0, 1], moves.Targets);
+        Assert.Equal([2, 3, 4], first.Pages);
+        Assert.Equal([2, 3, 0, 1], second.Pages);
+        Assert.Equal(7, pool.FreeCount);
+        Assert.Equal([1, 1, 2, 2, 1, 0, 0], Enumerable.Range(0, 7).Select(pool.ReferencesOf));
+        gone.Append(5);
+        Assert.Equal([5, 6], gone.Pages);
+        Assert.True(pool.Compact(first, second, gone).Sources.IsEmpty);
+    }
+
+    [Fact]
+    public void A_page_with_a_user_that_was_not_named_does_not_move()
+    {
+        BlockPool pool = new(6, 4), other = new(6, 4);
+        using PageTable gone = new(pool), named = new(pool), unnamed = new(pool), stranger = new(other);
+        gone.Append(4);
+        named.Append(8);
+        unnamed.AppendShared(named.Pages);
+        gone.Reset();
+        InvalidOperationException refused = Assert.Throws<InvalidOperationException>(() => pool.Compact(named));
+        Assert.Contains("page 2 of the KV cache has 2 users and stands 1 times", refused.Message, StringComparison.Ordinal);
+        Assert.Throws<InvalidOperationException>(() => pool.Compact(named, unnamed, unnamed));
+        Assert.Throws<ArgumentException>(() => pool.Compact(named, unnamed, stranger));
+        Assert.Equal([1, 2], named.Pages);
+        Assert.Equal([2, 2], [pool.ReferencesOf(1), pool.ReferencesOf(2)]);
+        Assert.Equal([2], pool.Compact(named, unnamed).Sources);
+        Assert.Equal([1, 0], unnamed.Pages);
+    }
 }

@@ -107,6 +107,59 @@ public static partial class AttentionCases
         return c;
     }
 
+    // Pages of one sequence to host memory, one of them twice, and spare pages from there: whole vectors and not, gaps between the parts and not.
+    public static IEnumerable<OpCase> Swaps()
+    {
+        foreach (DType kv in new[] { DType.F32, DType.F16, DType.BF16, DType.I8, DType.FP8E4M3 })
+        {
+            foreach ((int page, int d, int dv) in new[] { (1, 10, 10), (8, 32, 32), (16, 24, 17) })
+            {
+                Shape s = new($"{kv} P {page} D {d}/{dv}", [1], [60], Page: page, D: d) { Dv = dv };
+                yield return Save(s.Name, s, kv, offset: 48);
+                yield return Load(s.Name, s, kv, offset: 48, layers: 3);
+            }
+        }
+    }
+
+    private static OpCase Save(string name, Shape s, DType kv, int offset)
+    {
+        CaseData r = new("save" + name);
+        (KvCacheOptions cache, HostStep step) = s.Plan(r, kv);
+        OpCase c = Base("save_pages", name, s, cache, step, r, appended: true);
+        c.Inputs["pages"] = HostTensor.Of([step.PageIds[0], step.PageIds[2], step.PageIds[0]]);
+        c.Scalars["offset"] = offset;
+        c.Outputs["saved"] = (DType.I32, [3, HostPageBytes(cache) / sizeof(int)]);
+        return c;
+    }
+
+    private static OpCase Load(string name, Shape s, DType kv, int offset, int layers)
+    {
+        CaseData r = new("load" + name);
+        (KvCacheOptions cache, HostStep step) = s.Plan(r, kv);
+        cache = cache with { Layers = layers };
+        OpCase c = Base("load_pages", name, s, cache, step, r, appended: true);
+        int[] targets = [.. Enumerable.Range(0, cache.Pages).Except(step.PageIds).Take(3)];
+        int[] rows = [.. targets.SelectMany(page => Enumerable.Range(page * s.Hkv * s.Page, s.Hkv * s.Page))];
+        int bytes = 3 * (int)HostPageBytes(cache);
+        byte[] saved = kv.Size() == 1 ? [.. r.Ints(bytes, 120).Select(x => (byte)x)] : HostTensor.Of(kv, r.Normal(bytes / kv.Size())).Data;
+        c.Inputs["saved"] = new HostTensor(DType.I32, [3, bytes / 3 / sizeof(int)], saved);
+        c.Inputs["pages"] = HostTensor.Of(targets);
+        c.Inputs["cache_rows"] = HostTensor.Of(rows);
+        c.Scalars["offset"] = offset;
+        c.Outputs["cache_k"] = (kv, [rows.Length, s.D]);
+        c.Outputs["cache_v"] = (kv, [rows.Length, s.ValueDim]);
+        return c;
+    }
+
+    /// <summary>Bytes of a page in host memory, as sluice.h lays it out.</summary>
+    public static long HostPageBytes(KvCacheOptions cache)
+    {
+        long slots = (long)cache.Layers * cache.KvHeads * cache.PageSize, scales = cache.DType.Size() == 1 ? Whole(slots * sizeof(float)) : 0;
+        return Whole(slots * cache.KeyDim * cache.DType.Size()) + Whole(slots * cache.ValueDim * cache.DType.Size()) + (2 * scales);
+
+        static long Whole(long bytes) => (bytes + 15) / 16 * 16;
+    }
+
     public static IEnumerable<OpCase> FusedQkvs()
     {
         (WeightEncoding Q, WeightEncoding V)[] mixes = [(WeightEncoding.F32, WeightEncoding.F32), (WeightEncoding.Q4_0, WeightEncoding.Q4_0), (WeightEncoding.Q4K, WeightEncoding.Q6K), (WeightEncoding.F16, WeightEncoding.F16)];

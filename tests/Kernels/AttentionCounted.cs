@@ -36,6 +36,8 @@ public static partial class AttentionCases
         yield return appended;
 
         yield return Copy($"{f16} 3 pages, 8 heads", new Shape("copy", [1], [60], H: 8, Hkv: 8, D: 128), f16);
+        yield return Save($"{f16} 3 pages, 8 heads", new Shape("save", [1], [60], H: 8, Hkv: 8, D: 128), f16, offset: 128);
+        yield return Load($"{f16} 3 pages, 8 heads", new Shape("load", [1], [60], H: 8, Hkv: 8, D: 128), f16, offset: 128, layers: 1);
 
         foreach ((WeightEncoding q, WeightEncoding v) in new[] { (WeightEncoding.Q4_0, WeightEncoding.Q4_0), (WeightEncoding.F16, WeightEncoding.F16), (WeightEncoding.Q4K, WeightEncoding.Q6K) })
         {

@@ -88,6 +88,8 @@ public static class Claims
         new("rope", "x and y once, and the frequencies once a head") { Moved = r => r.MinimumBytes + (double)(r.Case.Inputs["x"].Shape[0] * r.Case.Inputs["x"].Shape[1] * (r.Case.Inputs["inv_freq"].Data.Length + 96)), SectorUse = 0.99 },
         new("kv_append", "k, v and slots once; where a token stands, for each head") { Moved = r => 1.35 * r.MinimumBytes, SectorUse = 0.99 },
         new("copy_pages", "keys, then values; each page once there and back") { Launches = _ => 2, Moved = r => 1.01 * r.MinimumBytes, SectorUse = 0.99 },
+        new("save_pages", "keys, values and what scales there are, a launch each; each page once from the pool and once to the host") { Launches = PoolsOf, Moved = r => 1.01 * r.MinimumBytes, SectorUse = 0.99 },
+        new("load_pages", "keys, values and what scales there are, a launch each; each page once from the host and once to the pool") { Launches = PoolsOf, Moved = r => 1.01 * r.MinimumBytes, SectorUse = 0.99 },
         new("merge_states", "states once; the weights of a row lie in as many sectors") { Moved = r => 1.01 * (r.MinimumBytes + (28.0 * (r.Case.Inputs["lse2"].Data.Length + (4 * r.Case.Outputs["y_lse2"].Shape.Aggregate(1L, (a, b) => a * b))) / 4)), SectorUse = 0.94 },
 
         new("linear", "tensor cores, up to 8 rows of x: w once, x once a block; a super-block's scale is a sector for each half of it")
@@ -157,6 +159,8 @@ public static class Claims
     }
 
     private static long Ceil(long n, long by) => (n + by - 1) / by;
+
+    private static long PoolsOf(OpCase c) => c.Cache!.DType.Size() == 1 ? 4 : 2;
 
     private static long Rows(OpCase c) => c.Inputs["x"].Shape[0];
 

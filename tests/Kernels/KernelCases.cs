@@ -28,7 +28,7 @@ public static partial class KernelCases
     private static IEnumerable<OpCase> Everything() =>
     [
         .. Norms(), .. WideInputs(), .. Linears(), .. ScaledLinears(), .. Squares(), .. Routes(), .. ManyRows(), .. LargeTiles(), .. GroupedWeights(), .. GatedLinears(), .. Embeddings(), .. Pointwise(),
-        .. AttentionCases.Appends(), .. AttentionCases.Copies(), .. AttentionCases.Attentions(), .. AttentionCases.Tiles(), .. AttentionCases.Cascades(),
+        .. AttentionCases.Appends(), .. AttentionCases.Copies(), .. AttentionCases.Swaps(), .. AttentionCases.Attentions(), .. AttentionCases.Tiles(), .. AttentionCases.Cascades(),
         .. AttentionCases.CappedWindows(),
         .. AttentionCases.FusedQkvs(), .. AttentionCases.WideFusedQkvs(), .. AttentionCases.EightBitQkvs(), .. AttentionCases.WholeRowNorms(), .. AttentionCases.QkvShapes(),
         .. States(), .. Sampling(),

@@ -55,7 +55,7 @@ public sealed class KernelTests
         foreach (string output in c.Outputs.Keys)
         {
             Tolerance.AssertClose(output, first[output], truth[output], naive[output]);
-            if (c.Op == "kv_append")
+            if (c.Op == "kv_append" || c.Op.EndsWith("_pages", StringComparison.Ordinal))
             {
                 Assert.Equal(truth[output].Data, first[output].Data); // there is but one right rounding
             }

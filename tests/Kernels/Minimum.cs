@@ -26,6 +26,8 @@ public static class Minimum
                 return Inputs(c) - Bytes(c.Inputs["logits"]) + (2 * sizeof(float) * Touched(c));
             case "copy_pages":
                 return 2 * (c.Inputs["sources"].Data.Length / sizeof(int)) * c.Cache!.PageSize * RowBytes(c.Cache);
+            case "save_pages" or "load_pages":
+                return 2 * (c.Inputs["pages"].Data.Length / sizeof(int)) * c.Cache!.Layers * c.Cache.PageSize * RowBytes(c.Cache);
             case "kv_append":
                 return Bytes(c.Inputs["k"]) + Bytes(c.Inputs["v"]) + Appended(c);
             case "fused_qkv":

@@ -12,6 +12,7 @@ public sealed class OpRunner : IDisposable
     private readonly bool _ownsWeights;
     private readonly KvCache? _cache;
     private readonly Batch? _batch;
+    private readonly DeviceBuffer? _host; // of cases with saved pages: these, at the case's offset
 
     /// <param name="device">Where it runs.</param>
     /// <param name="opCase">The case.</param>
@@ -43,6 +44,13 @@ public sealed class OpRunner : IDisposable
         if (opCase.Cache is not null)
         {
             (_cache, _batch) = CreateCache(opCase.Cache, opCase.Step!);
+        }
+
+        if (this["saved"] is { IsAbsent: false } saved)
+        {
+            ulong bytes = (ulong)(saved.Count * saved.DType.Size());
+            _host = Stream.CreateBuffer(HostOffset + bytes, MemoryKind.Host);
+            Stream.Copy(saved.Buffer!, 0, _host, HostOffset, bytes);
         }
 
         Stream.Reserve(Stream.Measure(Run));
@@ -120,6 +128,12 @@ public sealed class OpRunner : IDisposable
             case "copy_pages":
                 _cache!.CopyPages(Stream, MemoryMarshal.Cast<byte, int>(c.Inputs["sources"].Data), MemoryMarshal.Cast<byte, int>(c.Inputs["targets"].Data));
                 break;
+            case "save_pages":
+                _cache!.SavePages(Stream, MemoryMarshal.Cast<byte, int>(c.Inputs["pages"].Data), _host!, HostOffset);
+                break;
+            case "load_pages":
+                _cache!.LoadPages(Stream, MemoryMarshal.Cast<byte, int>(c.Inputs["pages"].Data), _host!, HostOffset);
+                break;
             case "paged_attention":
                 Stream.PagedAttention(Attention());
                 break;
@@ -165,6 +179,11 @@ public sealed class OpRunner : IDisposable
             ReadCache();
         }
 
+        if (_case.Outputs.ContainsKey("saved"))
+        {
+            Stream.Copy(_host!, HostOffset, this["saved"].Buffer!, 0, (ulong)(this["saved"].Count * this["saved"].DType.Size()));
+        }
+
         Dictionary<string, HostTensor> outputs = [];
         foreach ((string name, (DType dtype, long[] shape)) in _case.Outputs)
         {
@@ -192,10 +211,13 @@ public sealed class OpRunner : IDisposable
             w.Dispose();
         }
 
+        _host?.Dispose();
         _batch?.Dispose();
         _cache?.Dispose();
         Stream.Dispose();
     }
+
+    private ulong HostOffset => (ulong)_case.Scalar("offset");
 
     private AttentionArgs Attention() => new()
     {

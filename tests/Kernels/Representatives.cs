@@ -8,7 +8,7 @@ public static class Representatives
     [
         ("add_splits_kernel", ["linear tiles capped and shared F32"]),
         ("argmax_kernel", ["argmax 4x1000"]),
-        ("copy_pages_kernel", ["copy_pages F16 D 32", "copy_pages F16 D 10"]),
+        ("copy_pages_kernel", ["copy_pages F16 D 32", "copy_pages F16 D 10", "save_pages I8 P 8 D 32/32", "save_pages BF16 P 1 D 10/10", "load_pages I8 P 16 D 24/17", "load_pages F16 P 8 D 32/32"]),
         ("dequantise_kernel", ["linear route Dense F16 Q4_0 2x136x512", "linear route Dense BF16 Q6K 2x136x512"]),
         ("embedding_kernel", ["embedding F16 F16"]),
         ("embedding_packed_kernel", ["embedding F16 Q4_0", "embedding F16 Q4K", "embedding F16 Q6K"]),

@@ -7,6 +7,9 @@ public sealed class PageTable(BlockPool pool) : IDisposable
     private int _count;
     private bool _disposed;
 
+    /// <summary>Where its pages come from.</summary>
+    public BlockPool Pool => pool;
+
     /// <summary>Tokens that the sequence has room for in use.</summary>
     public int Length { get; private set; }
 
@@ -39,7 +42,7 @@ public sealed class PageTable(BlockPool pool) : IDisposable
         {
             if (wanted > pool.FreeCount)
             {
-                throw new PagesExhaustedException(wanted, pool.FreeCount, pool.PageCount);
+                throw pool.Exhausted(wanted);
             }
 
             if (_count + wanted > _pages.Length)
@@ -93,6 +96,15 @@ public sealed class PageTable(BlockPool pool) : IDisposable
 
     /// <summary>Releases all pages.</summary>
     public void Reset() => Truncate(0);
+
+    // Pages from `first` on have moved to targets[page - first].
+    internal void Follow(int first, ReadOnlySpan<int> targets)
+    {
+        foreach (ref int page in _pages.AsSpan(0, _count))
+        {
+            page = page < first ? page : targets[page - first];
+        }
+    }
 
     /// <summary>Releases all pages for good; safe to call twice.</summary>
     public void Dispose()

@@ -1,4 +1,4 @@
-// kv_append, paged_attention, cascade_attention and copy_pages: head dims, groups, page sizes, masks, splits, ragged queries.
+// kv_append, paged_attention, cascade_attention, and pages copied, saved and loaded: head dims, groups, page sizes, masks, splits, ragged queries.
 #include <cmath>
 
 #include "support.h"
@@ -73,6 +73,19 @@ outcome attend(machine& m, const options& o, const std::vector<sequence>& sequen
   MUST(sl_batch_update(m.stream, batch, &step));
   MUST(sl_paged_attention(m.stream, &a));
   out.push_back(y.floats());
+  // So does one that was in host memory: the second of two there, so that the first's bytes lie before it.
+  uint64_t page_bytes;
+  sl_buffer* host;
+  const int32_t saved[] = {to, to}, loaded = total + 1;
+  MUST(sl_kv_cache_get_page_bytes(cache, &page_bytes));
+  MUST(sl_buffer_create(m.stream, 16 + 2 * page_bytes, SL_MEMORY_HOST, &host));
+  MUST(sl_kv_cache_save_pages(m.stream, cache, saved, 2, host, 16));
+  MUST(sl_kv_cache_load_pages(m.stream, cache, &loaded, 1, host, 16 + page_bytes));
+  pages.back() = loaded;
+  MUST(sl_batch_update(m.stream, batch, &step));
+  MUST(sl_paged_attention(m.stream, &a));
+  out.push_back(y.floats());
+  sl_buffer_release(host);
   sl_batch_release(batch);
   sl_kv_cache_release(cache);
   return out;

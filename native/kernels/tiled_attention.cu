@@ -96,12 +96,13 @@ __global__ void __launch_bounds__(tiled_threads, 2)
       }
     };
 
-    for (int first = range.first; first < range.last; first += tiled_keys) {
+    // Steps begin where they would for any other rows: a row's bits do not depend on those beside it.
+    for (int first = range.first / tiled_keys * tiled_keys; range.first < range.last && first < range.last; first += tiled_keys) {
       __syncthreads();  // the last tile is done with
       if (thread < tiled_keys) {
         const int key = first + thread;
         long long row = -1;
-        if (key < range.last)
+        if (key >= range.first && key < range.last)
           row = page_row(shape, plan.page_ids[tile.page_row + (key >> shape.page_shift)], tile.kv_head, key);
         key_rows[thread] = row;
         scales[thread] = row >= 0 && p.key_scales ? p.key_scales[row] : 1.0f;

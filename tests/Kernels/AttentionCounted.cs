@@ -22,8 +22,10 @@ public static partial class AttentionCases
         }
 
         yield return Attention("paged_attention", $"{f16} prefill 128 on 128, 8/2", new Shape("prefill", [128], [256], H: 8, Hkv: 2, D: 128), f16, f16, causal: true);
-        yield return Attention("paged_attention", $"{f16} verify 8 on 1024, 8/2", new Shape("verify", [8], [1032], H: 8, Hkv: 2, D: 128), f16, f16, causal: true);
+        yield return Attention("paged_attention", $"{f16} verify 8 on 1024, 8/2 bs 4", new Shape("verify", [8, 8, 8, 8], [1032, 1032, 1032, 1032], H: 8, Hkv: 2, D: 128), f16, f16, causal: true);
         int[] ones = [.. Enumerable.Repeat(1, 8)], lengths = [.. Enumerable.Repeat(544, 8)];
+        int[] sixteen = [.. Enumerable.Repeat(1, 16)], long16 = [.. Enumerable.Repeat(4096 + 256, 16)];
+        yield return Attention("cascade_attention", $"{f16} bs 16 prefix 4096 suffix 256, 8/2", new Shape("cascade", sixteen, long16, H: 8, Hkv: 2, D: 128) { Prefixes = [new SharedPrefix(0, 16, 0, 4096)] }, f16, f16, causal: true);
         yield return Attention("cascade_attention", $"{f16} bs 8 prefix 512 suffix 32, 8/2", new Shape("cascade", ones, lengths, H: 8, Hkv: 2, D: 128) { Prefixes = [new SharedPrefix(0, 8, 0, 512)] }, f16, f16, causal: true);
 
         Shape append = new($"{f16} 32 tokens, 8 heads", [32], [64], H: 8, Hkv: 8, D: 128);

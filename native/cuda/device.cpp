@@ -88,6 +88,7 @@ cuda_device::cuda_device(const sl_device_options& o) : ordinal_(o.ordinal), opti
     check(cudaGetDeviceProperties(&p, ordinal), "cudaGetDeviceProperties");
     std::snprintf(name_, sizeof name_, "%.127s", p.name);
     multiprocessors_ = p.multiProcessorCount;
+    shared_bytes_ = int64_t(p.sharedMemPerMultiprocessor);
     capability_ = p.major * 10 + p.minor;
     // What streams free stays in the pool: giving it back to the system at each synchronisation costs milliseconds.
     cudaMemPool_t pool;

@@ -29,6 +29,7 @@ class cuda_device final : public device {
   CUcontext context() const { return context_; }
   int ordinal() const { return ordinal_; }
   int multiprocessors() const { return multiprocessors_; }
+  int64_t shared_bytes() const { return shared_bytes_; }  // of a multiprocessor
   sharing_costs costs_of_sharing(sl_dtype kv) const override;
   bool invariant() const { return options_.invariant != 0; }
   bool int8_activations() const { return options_.int8_activations != 0; }
@@ -42,6 +43,7 @@ class cuda_device final : public device {
 
  private:
   int ordinal_, multiprocessors_ = 1, capability_ = 0;
+  int64_t shared_bytes_ = 0;
   sl_device_options options_;
   // Guesses, for devices that have not been measured. Our own dense tiles read w once for 64 rows of x, which costs more than unpacking.
   sl_switch_points points_ = {sizeof(sl_switch_points), {8, 8, 8, 8, 8}, {16, 16, 16, 16, 16}, {64, -1, -1, -1, -1}};
@@ -54,6 +56,8 @@ class cuda_device final : public device {
 inline matrix_library* library_of(const device& d) { return static_cast<const cuda_device&>(d).library(); }
 inline bool invariant(const device& d) { return static_cast<const cuda_device&>(d).invariant(); }
 inline int multiprocessors(const device& d) { return static_cast<const cuda_device&>(d).multiprocessors(); }
+
+inline int64_t shared_bytes(const device& d) { return static_cast<const cuda_device&>(d).shared_bytes(); }
 
 int32_t count_devices();  // throws SL_ERR_NO_DEVICE with what was tried, where there is none
 std::unique_ptr<device> open_device(const sl_device_options&);

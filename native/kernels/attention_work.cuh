@@ -151,11 +151,10 @@ __device__ __forceinline__ long long warp_sum_whole(long long v) {
   return v;
 }
 
-// A block's part of the line. Every warp finds it for itself.
+// A block's part of the line. It lies in shared memory, where registers are for keys and values; zeros at first.
 template <int Rows>
-class block_work {
- public:
-  // False: there is none.
+struct block_work {
+  // Called by a whole warp. False: there is none.
   __device__ __forceinline__ bool begin(const tile_params& p, const device_plan& plan) {
     const int lane = int(threadIdx.x) & 31, heads = p.H / p.group;
     owners_ = work_owners(p, plan);
@@ -188,7 +187,7 @@ class block_work {
     return true;
   }
 
-  // The next piece; false when there is none.
+  // By one thread: the next piece; false when there is none.
   __device__ __forceinline__ bool next(query_tile& t, const tile_params& p, const device_plan& plan) {
     while (true) {
       if (piece_ < pieces_) {
@@ -199,7 +198,6 @@ class block_work {
     }
   }
 
- private:
   __device__ __forceinline__ long long start_of(int block) const { return (long long)block * total_ / blocks_; }
   __device__ __forceinline__ int block_of(long long at) const { return int(((at + 1) * blocks_ - 1) / total_); }
 
@@ -274,12 +272,52 @@ class block_work {
     piece_++;
   }
 
-  long long total_ = 0, at_ = 0, end_ = 0, owner_start_ = 0, first_chunk_ = 0;
-  int blocks_ = 0, owners_ = 0, owner_ = 0, head_ = 0, tile_ = 0, first_key_ = 0, last_key_ = 0, base_ = 0;
-  int first_step_ = 0, last_step_ = 0, first_block_ = 0, last_block_ = 0, chunks_ = 0, pieces_ = 0, piece_ = 0;
-  bool split_ = false, begins_ = false;
-  owner_work work_{};
+  long long total_, at_, end_, owner_start_, first_chunk_;
+  int blocks_, owners_, owner_, head_, tile_, first_key_, last_key_, base_;
+  int first_step_, last_step_, first_block_, last_block_, chunks_, pieces_, piece_;
+  bool split_, begins_;
+  owner_work work_;
 };
+
+// A struct in shared memory, word by word: what all threads read at once is read once.
+template <typename V>
+__device__ __forceinline__ void put_words(smem<V> to, const V& v) {
+  static_assert(sizeof(V) % 4 == 0, "");
+  uint32_t words[sizeof(V) / 4];
+  memcpy(words, &v, sizeof v);
+#pragma unroll
+  for (int i = 0; i < int(sizeof(V) / 4); i++) view_as<uint32_t>(to)[i] = words[i];
+}
+template <typename V>
+__device__ __forceinline__ V get_words(smem<V> from) {
+  uint32_t words[sizeof(V) / 4];
+#pragma unroll
+  for (int i = 0; i < int(sizeof(V) / 4); i++) words[i] = view_as<uint32_t>(from)[i];
+  V v;
+  memcpy(&v, words, sizeof v);
+  return v;
+}
+
+// Called by all threads of the block: the first piece, and behind a barrier of theirs each that follows; false when there is none.
+template <int Rows>
+__device__ __forceinline__ bool next_piece(smem<block_work<Rows>> work, smem<query_tile> tile, smem<int> found,
+                                           bool first, const tile_params& p, const device_plan& plan) {
+  if (threadIdx.x < 32) {
+    block_work<Rows> w{};
+    bool any = true;
+    if (first) any = w.begin(p, plan);
+    if (threadIdx.x == 0) {
+      if (!first) w = get_words<block_work<Rows>>(work);
+      query_tile t{};
+      any = any && w.next(t, p, plan);
+      put_words<block_work<Rows>>(work, w);
+      put_words<query_tile>(tile, t);
+      found[0] = any;
+    }
+  }
+  __syncthreads();
+  return found[0] != 0;
+}
 
 }  // namespace SL_BACKEND_NS
 }  // namespace sl

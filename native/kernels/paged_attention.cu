@@ -59,7 +59,9 @@ attention_plan plan_attention(const device& d, const attention_args& a, bool cas
   const auto make = [&](int rows) {
     share s;
     s.rows = rows;
-    s.blocks = multiprocessors(d) * (p.tensor_cores ? prefill_blocks(rows, dims) : 2);
+    s.blocks = multiprocessors(d) * (!p.tensor_cores  ? 2
+                                     : has_scales(c) ? prefill_blocks<true>(rows, dims, shared_bytes(d))
+                                                     : prefill_blocks<false>(rows, dims, shared_bytes(d)));
     if (p.pinned) {
       // Chunks of a tile can be spread where it is its owner's only one; those have few rows.
       const int64_t few = group * blocks_for(T, b.max_sequences), slot_bytes = few * (width + 2) * 4;

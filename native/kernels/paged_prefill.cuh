@@ -9,6 +9,8 @@
 // Source: Dao 2023 (FlashAttention-2), Kwon et al. 2023 (pages), Ainslie et al. 2023 (groups).
 #pragma once
 
+#include <algorithm>
+
 #include "attention_tile.cuh"
 #include "host.cuh"
 #include "quantised.cuh"
@@ -50,20 +52,32 @@ __device__ __forceinline__ uint32_t not_finite(uint32_t pair) {
 }
 
 // DC: what D and Dv are padded to. Rows 16 * WarpsM; each of WarpsN warps takes its part of every tile of Kt keys.
-// Eight: the cache has eight bits an element; a tile is copied as it is and then widened.
+// Eight: the cache has eight bits an element. For many rows a tile is copied as it is and then widened, once for all warps; for few, whose keys each
+// belong to one warp, fragments are widened in registers (Direct), and shared memory sees no more bytes than the cache has.
 template <typename T, int DC_, int WarpsM_, int WarpsN_, int Kt_, bool Eight_>
 struct prefill_shape {
-  static constexpr bool Eight = Eight_;
+  static constexpr bool Eight = Eight_, Direct = Eight_ && WarpsM_ == 1;
   static constexpr int DC = DC_, WarpsM = WarpsM_, WarpsN = WarpsN_, Kt = Kt_;
-  static constexpr int blocks = WarpsM == 1 && DC <= 64 ? 4 : 2;  // of a multiprocessor (prefill_blocks)
+  static constexpr int blocks = WarpsM > 1 || DC > 128
+                                    ? 2
+                                    : (DC <= 64 ? 4 : 3) - (Eight ? 1 : 0);  // of a multiprocessor, as registers allow
   static constexpr int Rows = 16 * WarpsM, Threads = 32 * WarpsM * WarpsN, Keys = Kt / WarpsN;
-  static constexpr bool holds_q = DC <= 128;  // in registers; else its place in shared memory is its own
-  static constexpr int stage = 2 * Kt * DC, stages = stage + (Eight ? stage / 2 : stage);  // elements
+  static constexpr int Stages =
+      WarpsM == 1 && (DC <= 64 || Direct) ? 3 : 2;          // some 32 KB under way at any time, in all blocks 64
+  static constexpr bool holds_q = DC <= 128;                // in registers; else its place in shared memory is its own
+  static constexpr int stage = (Direct ? 1 : 2) * Kt * DC;  // elements of T
+  static constexpr int stages =
+      Eight && !Direct ? stage + stage / 2 : Stages * stage;  // widened: one, and one as it is copied
   static constexpr int staging = stages + (holds_q ? 0 : Rows * DC);
   static constexpr int merged = WarpsN * Rows * (DC + 8);  // floats
   static constexpr size_t shared = staging * sizeof(T) > merged * 4 ? staging * sizeof(T) : merged * 4;
-  static_assert(Keys % 16 == 0 && Threads >= Kt && Rows <= 2 * Kt, "");
+  static_assert(Keys % 16 == 0 && Threads >= Kt && Rows <= 2 * Kt && Stages <= 3, "");
 };
+
+// Which of four e4m3 numbers are NaN: their bits set.
+__device__ __forceinline__ uint32_t nan_bytes(uint32_t four) {
+  return (((four & 0x7f7f7f7fu) + 0x01010101u) >> 7 & 0x01010101u) * 0xffu;
+}
 
 template <typename T, typename S>
 // Without a number of blocks ptxas aims at three for one of the shapes, and spills.
@@ -77,15 +91,24 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
   SHARED_ARRAY(float, scales, S::Eight ? 8 * Kt : 1);  // of the same tiles: keys', values'
   SHARED_ARRAY(softmax_state, states, S::WarpsN * S::Rows);
   early_exit_allowed();  // whole blocks
-  block_work<S::Rows> work;
-  if (!work.begin(p, plan)) return;
+  SHARED_ARRAY(block_work<S::Rows>, work, 1);
+  SHARED_ARRAY(query_tile, piece, 1);
+  SHARED_ARRAY(int, found, 4);
   const int thread = int(threadIdx.x), lane = thread & 31, warp = thread / 32;
   const int warp_row = warp % S::WarpsM * 16, warp_key = warp / S::WarpsM * S::Keys;
-  query_tile tile;
-  while (work.next(tile, p, plan)) {
+  for (bool first = true; next_piece<S::Rows>(work, piece, found, first, p, plan); first = false) {
+    query_tile tile = get_words<query_tile>(piece);
     const tile_keys range = keys_of(tile, p, plan);
     const int base = range.first / Kt * Kt, tiles = range.first < range.last ? (range.last - base + Kt - 1) / Kt : 0;
     const auto chunk_at = [](int row, int chunk) { return row * DC + ((chunk ^ (row & 7)) * 8); };
+    // Direct: where 16 bytes of a row lie. What the lanes of a fragment ask for at once, of keys or of values, lies in different banks.
+    const auto byte_at = [](int row, int chunk) {
+      return ((row * (DC / 16) + chunk) ^ (row >> 1 & 3) << 1 ^ (DC >= 128 ? (row & 1) << 2 : 0)) * 16;
+    };
+    // Direct: a lane's 16 bytes of a key are its parts of four fragments, so the queries' dims stand in that order.
+    const auto query_at = [](int row, int chunk) {
+      return row * DC + ((chunk ^ (row & 7) ^ (S::Direct ? chunk / 8 << (DC == 128 ? 1 : 0) : 0)) * 8);
+    };
 
     // --- copies: rows of the pools two tiles ahead, their contents one tile ahead --------------------------------------
     const auto find_row = [&](int n) -> long long {
@@ -108,7 +131,23 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
     const auto scale_at = [&](gmem<const float> all, long long row) {
       return S::Eight && row >= 0 ? float(all[row]) : 0.0f;
     };
+    const smem<unsigned char> bytes = view_as<unsigned char>(staging);
     const auto copy = [&](int n) {
+      if constexpr (S::Direct) {
+        const smem<unsigned char> to = bytes + n % S::Stages * (2 * Kt * DC);
+#pragma unroll
+        for (int i = thread; i < Kt * (DC / 16); i += S::Threads) {
+          const int row = i / (DC / 16), chunk = i % (DC / 16), d = chunk * 16;
+          const long long from = key_rows[(n & 3) * Kt + row];
+          if (chunk / 4 * 64 < p.D)
+            cp_async_16_or_zero<unsigned char>(to + byte_at(row, chunk), p.keys + (from < 0 ? 0 : from * p.D + d),
+                                               from >= 0 && d < p.D);
+          if (chunk / 2 * 32 < p.Dv)
+            cp_async_16_or_zero<unsigned char>(to + (Kt * DC + byte_at(row, chunk)),
+                                               p.values + (from < 0 ? 0 : from * p.Dv + d), from >= 0 && d < p.Dv);
+        }
+        return;
+      }
       if constexpr (S::Eight) {
 #pragma unroll
         for (int i = thread; i < Kt * (DC / 16); i += S::Threads) {
@@ -123,7 +162,7 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
         }
         return;
       }
-      const smem<T> to = staging + (n & 1) * S::stage;
+      const smem<T> to = staging + n % S::Stages * S::stage;
 #pragma unroll
       for (int i = thread; i < Kt * Chunks; i += S::Threads) {
         const int row = i / Chunks, chunk = i % Chunks;
@@ -158,12 +197,14 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
     };
 
     // --- the queries, through shared memory into fragments -------------------------------------------------------------
-    const smem<T> q_rows =
-        staging + (S::holds_q ? (S::Eight ? 0 : S::stage) : S::stages);  // over a stage that is filled later
+    // Over the stage that is filled last.
+    const smem<T> q_rows = staging + (!S::holds_q              ? S::stages
+                                      : S::Eight && !S::Direct ? 0
+                                                               : (S::Stages - 1) * S::stage);
     const gmem<const T> q = typed<T>(p.q);
     uint32_t held_q[S::holds_q ? DC / 16 : 1][4];
     if (tiles > 0) {
-      for (int n = 0; n < 2; n++) {
+      for (int n = 0; n < S::Stages; n++) {
         const long long row = thread < Kt ? find_row(n) : -1;
         put_row(n, row, scale_at(p.key_scales, row), scale_at(p.value_scales, row));
       }
@@ -182,20 +223,31 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
             memcpy(&raw, each, 16);
           }
         }
-        view_as<uint4>(q_rows + chunk_at(row, chunk))[0] = raw;
+        if constexpr (S::Direct) {
+          const uint32_t pairs[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+          for (int k = 0; k < 4; k++)
+            view_as<uint32_t>(q_rows + (query_at(row, chunk / 8 * 8 + chunk % 2 * 4 + k) + chunk % 8 / 2 * 2))[0] =
+                pairs[k];
+        } else {
+          view_as<uint4>(q_rows + query_at(row, chunk))[0] = raw;
+        }
       }
       __syncthreads();
-      copy(0);
-      cp_async_commit();
+#pragma unroll
+      for (int n = 0; n < S::Stages - 1; n++) {
+        if (n < tiles) copy(n);
+        cp_async_commit();
+      }
     }
     const auto load_q = [&](uint32_t(&a)[4], int step) {
-      ldmatrix_x4<T>(a, q_rows + chunk_at(warp_row + lane % 16, step * 2 + lane / 16));
+      ldmatrix_x4<T>(a, q_rows + query_at(warp_row + lane % 16, step * 2 + lane / 16));
     };
     if constexpr (S::holds_q) {
       if (tiles > 0) {
 #pragma unroll
         for (int step = 0; step < DC / 16; step++)
-          if (step * 16 < p.D) load_q(held_q[step], step);
+          if ((S::Direct ? step / 4 * 64 : step * 16) < p.D) load_q(held_q[step], step);
       }
     }
 
@@ -218,26 +270,68 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
         {};  // Eight: a row's sums are in units of the largest scale it has met, so that probabilities round as ever
 
     for (int n = 0; n < tiles; n++) {
-      cp_async_wait<0>();
+      cp_async_wait<S::Stages - 2>();
       __syncthreads();  // this tile is there, and everyone has done with the stage that is filled next
-      if constexpr (S::Eight) {
+      if constexpr (S::Eight && !S::Direct) {
         widen();
         __syncthreads();
       }
-      if (n + 1 < tiles) copy(n + 1);
+      if (n + S::Stages - 1 < tiles) copy(n + S::Stages - 1);
       cp_async_commit();
-      const long long next_row = n + 2 < tiles && thread < Kt ? find_row(n + 2) : -1;
+      const long long next_row = n + S::Stages < tiles && thread < Kt ? find_row(n + S::Stages) : -1;
       const float next_key_scale = scale_at(p.key_scales, next_row),
                   next_value_scale = scale_at(p.value_scales, next_row);
 
-      const smem<T> keys = staging + (S::Eight ? 0 : (n & 1) * S::stage), values = keys + Kt * DC;
+      const smem<T> keys = staging + (S::Eight && !S::Direct ? 0 : n % S::Stages * S::stage), values = keys + Kt * DC;
+      const smem<unsigned char> key_bytes = bytes + n % S::Stages * (2 * Kt * DC),
+                                value_bytes = key_bytes + Kt * DC;  // Direct
       const int first = base + n * Kt;
       const bool edge = first < range.all_first || first + Kt > range.all_last;
 
       float score[NK][4] = {};
       if (has_rows) {
+        if constexpr (S::Direct) {
 #pragma unroll
-        for (int step = 0; step < DC / 16; step++) {
+          for (int m = 0; m < DC / 64; m++) {
+            if (m * 64 >= p.D) continue;
+            const auto widened = [&](uint32_t(&b)[2], uint4 raw, int step) {
+              const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+              widen_4<T>(b[0], b[1], words[step], p.kv_dtype);
+            };
+            const auto key_at = [&](int j) {
+              return uint4(view_as<uint4>(key_bytes + byte_at(warp_key + j * 8 + lane / 4, m * 4 + lane % 4))[0]);
+            };
+            if constexpr (S::holds_q) {
+#pragma unroll
+              for (int j = 0; j < NK; j++) {
+                const uint4 raw = key_at(j);
+#pragma unroll
+                for (int step = 0; step < 4; step++) {
+                  uint32_t b[2];
+                  widened(b, raw, step);
+                  mma_m16n8k16<T>(score[j], held_q[m * 4 + step], b);
+                }
+              }
+            } else {
+              uint4 raw[NK];
+#pragma unroll
+              for (int j = 0; j < NK; j++) raw[j] = key_at(j);
+#pragma unroll
+              for (int step = 0; step < 4; step++) {
+                uint32_t a[4];
+                load_q(a, m * 4 + step);
+#pragma unroll
+                for (int j = 0; j < NK; j++) {
+                  uint32_t b[2];
+                  widened(b, raw[j], step);
+                  mma_m16n8k16<T>(score[j], a, b);
+                }
+              }
+            }
+          }
+        }
+#pragma unroll
+        for (int step = 0; step < DC / 16 && !S::Direct; step++) {
           if (step * 16 < p.D) {
             uint32_t a[4];
             if constexpr (!S::holds_q) load_q(a, step);
@@ -322,7 +416,46 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
 
       // A value that is infinite or NaN belongs to the rows that see it, and zero times it would reach the others too: it
       // is added where it is seen, and zero for the product. Where all rows see all keys there are no others.
-      if (edge) {
+      if constexpr (S::Direct) {
+        if (edge && p.kv_dtype == SL_DTYPE_FP8_E4M3) {
+          const auto value_words = [&](auto f) {
+            for (int i = thread; i < Kt * (DC / 16); i += S::Threads)
+              if (i % (DC / 16) / 2 * 32 < p.Dv) f(view_as<uint4>(value_bytes + byte_at(i / (DC / 16), i % (DC / 16))));
+          };
+          bool found = false;
+          value_words([&](smem<uint4> at) {
+            const uint4 v = at[0];
+            found = found || (nan_bytes(v.x) | nan_bytes(v.y) | nan_bytes(v.z) | nan_bytes(v.w)) != 0;
+          });
+          if (__syncthreads_or(found)) {
+#pragma unroll 1
+            for (int j = 0; j < S::Keys; j++) {
+              const bool yes[2] = {sees(seen[0], plan, first + warp_key + j),
+                                   sees(seen[1], plan, first + warp_key + j)};
+#pragma unroll
+              for (int some = 0; some < DC / 32; some++) {
+                if (some * 32 >= p.Dv) continue;
+                const uint2 raw =
+                    view_as<uint2>(value_bytes + (byte_at(warp_key + j, some * 2 + lane % 4 / 2) + lane % 2 * 8))[0];
+                const uint32_t odd[2] = {nan_bytes(raw.x), nan_bytes(raw.y)};
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+#pragma unroll
+                  for (int c = 0; c < 4; c++)
+                    if ((odd[c % 2] >> (8 * e) & 1) != 0 && yes[c / 2])
+                      acc[some * 4 + e][c] = __uint_as_float(0x7fffffffu);
+              }
+            }
+            __syncthreads();
+            value_words([&](smem<uint4> at) {
+              uint4 v = at[0];
+              v.x &= ~nan_bytes(v.x), v.y &= ~nan_bytes(v.y), v.z &= ~nan_bytes(v.z), v.w &= ~nan_bytes(v.w);
+              at[0] = v;
+            });
+            __syncthreads();
+          }
+        }
+      } else if (edge) {
         const auto value_words = [&](auto f) {
           for (int i = thread; i < Kt * Chunks; i += S::Threads)
             if (i % Chunks < value_chunks) f(view_as<uint4>(values + chunk_at(i / Chunks, i % Chunks)));
@@ -364,8 +497,30 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
       for (int j = 0; j < NK && has_rows; j += 2) {
         const uint32_t a[4] = {pack<T>(score[j][0], score[j][1]), pack<T>(score[j][2], score[j][3]),
                                pack<T>(score[j + 1][0], score[j + 1][1]), pack<T>(score[j + 1][2], score[j + 1][3])};
+        if constexpr (S::Direct) {
 #pragma unroll
-        for (int d = 0; d < DC / 8; d += 2) {
+          for (int some = 0; some < DC / 32; some++) {
+            if (some * 32 >= p.Dv) continue;
+            // Four dims of four keys: a dim of two neighbouring keys is a pair of a fragment.
+            uint32_t words[4];
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+              const int key = warp_key + j * 8 + lane % 4 * 2 + k / 2 * 8 + k % 2;
+              words[k] = view_as<uint32_t>(value_bytes + (byte_at(key, some * 2 + lane / 16) + lane / 4 % 4 * 4))[0];
+            }
+            uint32_t b[4][2];
+#pragma unroll
+            for (int half_of = 0; half_of < 2; half_of++) {
+              const uint32_t low = words[2 * half_of], high = words[2 * half_of + 1];
+              widen_4<T>(b[0][half_of], b[1][half_of], __byte_perm(low, high, 0x5140), p.kv_dtype);
+              widen_4<T>(b[2][half_of], b[3][half_of], __byte_perm(low, high, 0x7362), p.kv_dtype);
+            }
+#pragma unroll
+            for (int e = 0; e < 4; e++) mma_m16n8k16<T>(acc[some * 4 + e], a, b[e]);
+          }
+        }
+#pragma unroll
+        for (int d = 0; d < DC / 8 && !S::Direct; d += 2) {
           if (d < value_chunks) {
             uint32_t b[4];
             ldmatrix_x4_transposed<T>(b, values + chunk_at(warp_key + j * 8 + lane % 16, d + lane / 16));
@@ -375,7 +530,7 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
           }
         }
       }
-      put_row(n + 2, next_row, next_key_scale, next_value_scale);
+      put_row(n + S::Stages, next_row, next_key_scale, next_value_scale);
     }
 
     // --- the sums, through shared memory: the warps that parted the keys meet, and stores are whole ----------------------
@@ -387,16 +542,36 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
     for (int i = 0; i < 2; i++) {
       sum[i] = sum[i] + __shfl_xor_sync(all_lanes, sum[i], 1);
       sum[i] = sum[i] + __shfl_xor_sync(all_lanes, sum[i], 2);
+      const float unit = S::Eight ? value_unit[i] : 1.0f;
+      const smem<float> to = merged + (own_row + 8 * i) * width;
+      if constexpr (S::Direct) {
 #pragma unroll
-      for (int d = 0; d < DC / 8; d++) {
-        const float unit = S::Eight ? value_unit[i] : 1.0f;
-        const float2 pair = {acc[d][2 * i] * unit, acc[d][2 * i + 1] * unit};
-        view_as<float2>(merged + ((own_row + 8 * i) * width + d * 8 + lane % 4 * 2))[0] = pair;
+        for (int some = 0; some < DC / 32; some++) {
+          // Neighbouring rows begin with different halves, in different banks.
+          const bool swap = (lane / 4 & 1) != 0;
+#pragma unroll
+          for (int half_of = 0; half_of < 2; half_of++) {
+            float four[4];
+#pragma unroll
+            for (int e = 0; e < 4; e++) four[e] = acc[some * 4 + e][2 * i + half_of];
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+              const float other = acc[some * 4 + e][2 * i + 1 - half_of];
+              four[e] = (swap ? other : four[e]) * unit;
+            }
+            const int place = (half_of != 0) != swap ? 4 : 0;
+            view_as<float4>(to + (some * 32 + lane % 4 * 8 + place))[0] = float4{four[0], four[1], four[2], four[3]};
+          }
+        }
       }
+#pragma unroll
+      for (int d = 0; d < DC / 8 && !S::Direct; d++)
+        view_as<float2>(to + (d * 8 + lane % 4 * 2))[0] = float2{acc[d][2 * i] * unit, acc[d][2 * i + 1] * unit};
       const softmax_state state = {max[i], sum[i]};
       if (lane % 4 == 0) states[own_row + 8 * i] = state;
     }
     __syncthreads();
+    tile = get_words<query_tile>(piece);  // again, so that what only results need is not kept
     for (int i = thread; i < tile.rows * (DC / 4); i += S::Threads) {
       const int row = i / (DC / 4), d = i % (DC / 4) * 4;
       if (d >= p.Dv) continue;
@@ -417,26 +592,36 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
   }
 }
 
-// Blocks of a multiprocessor that run at once, by the rows of a tile and the larger of D and Dv.
-inline int prefill_blocks(int rows, int dims) { return rows == 16 && dims <= 64 ? 4 : 2; }
+// Calls f with the shape for tiles of so many rows and the larger of D and Dv.
+template <typename T, bool Eight, typename F>
+auto with_prefill_shape(int rows, int dims, F f) {
+  if (rows == 16) {
+    if (dims <= 64) return f(prefill_shape<T, 64, 1, 4, 64, Eight>());
+    if (dims <= 128) return f(prefill_shape<T, 128, 1, 4, 64, Eight>());
+    return f(prefill_shape<T, 256, 1, 2, 32, Eight>());
+  }
+  if (dims <= 64) return f(prefill_shape<T, 64, 4, 1, 64, Eight>());
+  if (dims <= 128) return f(prefill_shape<T, 128, 4, 1, 64, Eight>());
+  return f(prefill_shape<T, 256, 4, 1, 32, Eight>());
+}
 
-template <typename T, typename S>
-void start_prefill(stream& s, const tile_params& p, const device_plan& plan, page_shape shape) {
-  launch_early(native(s), KERNEL(paged_prefill_kernel<T, S>), unsigned(p.blocks), S::Threads, S::shared, p, plan,
-               shape);
+// Blocks of a multiprocessor that run at once where it has so many bytes of shared memory.
+template <bool Eight>
+int prefill_blocks(int rows, int dims, int64_t shared) {
+  constexpr int64_t beside = 7 * 1024;  // static arrays, and what the system keeps for itself
+  return with_prefill_shape<half, Eight>(rows, dims, [&](auto shape) {
+    using S = decltype(shape);
+    return int(std::max<int64_t>(1, std::min<int64_t>(S::blocks, shared / (int64_t(S::shared) + beside))));
+  });
 }
 
 template <typename T, bool Eight>
 void prefill(stream& s, const tile_params& p, const device_plan& plan, page_shape shape, int rows) {
-  const int dims = p.D > p.Dv ? p.D : p.Dv;
-  if (rows == 16) {
-    if (dims <= 64) return start_prefill<T, prefill_shape<T, 64, 1, 4, 64, Eight>>(s, p, plan, shape);
-    if (dims <= 128) return start_prefill<T, prefill_shape<T, 128, 1, 4, 64, Eight>>(s, p, plan, shape);
-    return start_prefill<T, prefill_shape<T, 256, 1, 2, 32, Eight>>(s, p, plan, shape);
-  }
-  if (dims <= 64) return start_prefill<T, prefill_shape<T, 64, 4, 1, 64, Eight>>(s, p, plan, shape);
-  if (dims <= 128) return start_prefill<T, prefill_shape<T, 128, 4, 1, 64, Eight>>(s, p, plan, shape);
-  start_prefill<T, prefill_shape<T, 256, 4, 1, 32, Eight>>(s, p, plan, shape);
+  with_prefill_shape<T, Eight>(rows, p.D > p.Dv ? p.D : p.Dv, [&](auto of) {
+    using S = decltype(of);
+    launch_early(native(s), KERNEL(paged_prefill_kernel<T, S>), unsigned(p.blocks), S::Threads, S::shared, p, plan,
+                 shape);
+  });
 }
 
 // A file each.

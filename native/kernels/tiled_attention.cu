@@ -46,14 +46,15 @@ __global__ void __launch_bounds__(tiled_threads, 2)
   SHARED_ARRAY(long long, key_rows, tiled_keys);
   SHARED_ARRAY(float, scales, 2 * tiled_keys);
   early_exit_allowed();  // whole blocks
-  block_work<tiled_rows> work;
-  if (!work.begin(p, plan)) return;
+  SHARED_ARRAY(block_work<tiled_rows>, work, 1);
+  SHARED_ARRAY(query_tile, piece, 1);
+  SHARED_ARRAY(int, found, 4);
   const tiled_layout at = tiled_layout_of(p.D, p.Dv);
   const smem<float> queries = memory, keys = memory + at.keys, values = keys, scores = memory + at.scores;
 
   const int thread = int(threadIdx.x), column = thread % 16, own = thread / 16 * 4;
-  query_tile tile;
-  while (work.next(tile, p, plan)) {
+  for (bool first = true; next_piece<tiled_rows>(work, piece, found, first, p, plan); first = false) {
+    query_tile tile = get_words<query_tile>(piece);
     const tile_keys range = keys_of(tile, p, plan);
     if (range.first < range.last) {
       for (int i = thread; i < tiled_rows * at.q_stride; i += tiled_threads) {
@@ -176,6 +177,7 @@ __global__ void __launch_bounds__(tiled_threads, 2)
       }
     }
 
+    tile = get_words<query_tile>(piece);  // again, so that what only results need is not kept
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       state[i].sum = warp_sum<16>(state[i].sum);

@@ -56,6 +56,8 @@ std::unique_ptr<device> open_device(const sl_device_options& o) {
     throw error(SL_ERR_NO_DEVICE, format("there is no CUDA device %d: this machine has %d", o.ordinal, n));
   if (const int c = capability_of(o.ordinal); c < least_capability)
     throw error(SL_ERR_NO_DEVICE, format("CUDA device %d has compute capability %d.%d: the kernels need 8.0", o.ordinal, c / 10, c % 10));
+  if (o.invariant != 0 && o.int8_activations != 0)
+    throw error(SL_ERR_ARGUMENT, "options.invariant and options.int8_activations: activations are rounded to int8 for few rows alone, so a row would depend on its batch");
   enter_platform(&o);
   try {
     std::unique_ptr<device> opened = std::make_unique<cuda_device>(o);

@@ -35,7 +35,8 @@ class cuda_device final : public device {
   bool int8_activations() const { return options_.int8_activations != 0; }
   const sl_device_options& options() const { return options_; }
   sl_switch_points* switch_points() override { return &points_; }
-  const sl_switch_points& points() const { return points_; }
+  // Invariant: tiles of 16 rows of x whatever T is.
+  const sl_switch_points& points() const { return invariant() ? one_kernel_ : points_; }
   matrix_library* library() const;  // null where there is none; looked for at the first call
 
   mutable std::atomic<bool> lost{false};
@@ -47,6 +48,7 @@ class cuda_device final : public device {
   sl_device_options options_;
   // Guesses, for devices that have not been measured. Our own dense tiles read w once for 64 rows of x, which costs more than unpacking.
   sl_switch_points points_ = {sizeof(sl_switch_points), {8, 8, 8, 8, 8}, {16, 16, 16, 16, 16}, {64, -1, -1, -1, -1}};
+  static constexpr sl_switch_points one_kernel_ = {sizeof(sl_switch_points), {}, {INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX}, {}};
   CUcontext context_ = nullptr;
   char name_[128] = {};
   mutable std::once_flag library_looked_for_;

@@ -151,8 +151,9 @@ typedef struct sl_device_options {
   int32_t multiprocessors; /* simt: how many to play; 0: four */
   int32_t int8_activations; /* cuda, simt: 1: up to 8 rows of x are rounded to int8 where sl_linear's record allows it */
   uint64_t seed;           /* simt: the order in which warps and blocks run */
-  int32_t invariant;       /* cuda, simt: 1: attention's rows come out the same to the bit alone or in any batch, chunking or sharing (the other
-                              backends' always do): chunks of SL_ATTENTION_CHUNK keys, from left to right, by one kernel */
+  int32_t invariant;       /* cuda, simt: 1: a row's results are the same to the bit alone or in any batch, chunking or sharing, as they always are
+                              on the other backends: attention in chunks of SL_ATTENTION_CHUNK keys, products by one kernel cut at fixed columns.
+                              Slower; not with int8_activations */
   int32_t reserved;
 } sl_device_options;
 

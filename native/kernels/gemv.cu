@@ -61,10 +61,11 @@ __global__ void __launch_bounds__(32 * gemv_warps, M == 1 ? 2 : 1)  // 16 sums a
 
 template <typename Reader, int M, int Rows>
 static void start(stream& s, const linear_args& a, const cuda_weight& w) {
-  const int64_t T = a.x.shape[0], wanted = 2 * multiprocessors(*s.owner);
+  // Invariant: how the columns are parted depends on the weight alone.
+  const int64_t T = a.x.shape[0], rows = invariant(*s.owner) ? 1 : T, wanted = 2 * multiprocessors(*s.owner);
   int share = 1;
   const int64_t units = int64_t(blocks_for(w.cols, Reader::run));
-  while (share < gemv_warps && int64_t(blocks_for(w.rows, gemv_warps / share * Rows)) * blocks_for(T, M) < wanted && units > 32 * share)
+  while (share < gemv_warps && int64_t(blocks_for(w.rows, gemv_warps / share * Rows)) * blocks_for(rows, M) < wanted && units > 32 * share)
     share *= 2;
   const dim3 grid(blocks_for(w.rows, gemv_warps / share * Rows), blocks_for(T, M));
   const size_t shared = size_t(M) * size_t(staged_row(int(std::min<int64_t>(w.cols, gemv_staged / M)))) * sizeof(float);
@@ -75,7 +76,7 @@ static void start(stream& s, const linear_args& a, const cuda_weight& w) {
 // A row of x that stands alone leaves registers for little else than loads; four share what a warp has unpacked.
 template <typename Reader>
 static void start_rows(stream& s, const linear_args& a, const cuda_weight& w) {
-  if (a.x.shape[0] == 1) start<Reader, 1, 2>(s, a, w);
+  if (a.x.shape[0] == 1 && !invariant(*s.owner)) start<Reader, 1, 2>(s, a, w);
   else start<Reader, 4, 4>(s, a, w);
 }
 

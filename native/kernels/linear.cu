@@ -92,7 +92,7 @@ path path_of(const device& d, const linear_args& a, const cuda_weight& w) {
                                            (long long)T, (long long)w.rows, (long long)w.cols, a.route));
   }
   if (takes_bytes(d, w) && few_take(T, w.cols)) return path::bytes;
-  if (!products_16) return T <= 16 ? path::gemv : path::f32_tiles;
+  if (!products_16) return T <= 16 || invariant(d) ? path::gemv : path::f32_tiles;
   if (few && few_wanted(d, w, T)) return path::few;
   if (narrow_wanted(d, w, T)) return path::narrow;
   return dense && dense_wanted(d, w, T) ? path::dequantised : path::wide;

@@ -114,7 +114,7 @@ constexpr tile_size tile_size_of(bool narrow) { return narrow ? tile_size{16, 12
 
 inline tile_plan plan_tiles(int64_t T, int64_t columns, int64_t K, const device& d, bool narrow) {
   const tile_size size = tile_size_of(narrow);
-  return plan_tiles(T, columns, K, size.bm, size.bn, size.resident * multiprocessors(d));
+  return plan_tiles(T, columns, K, size.bm, size.bn, size.resident * multiprocessors(d), invariant(d));
 }
 inline uint64_t tiles_workspace(int64_t T, int64_t columns, int64_t K, const device& d, bool narrow) {
   const tile_size size = tile_size_of(narrow);

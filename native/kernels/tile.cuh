@@ -22,8 +22,15 @@ struct tile_input {
 };
 
 // How a product is cut: `blocks` blocks take `units` units of 128 columns of a tile, those of a tile in a row.
+// parts: 1, or (invariant) into how many at fixed places a tile's columns are cut, each summed from nothing and added in order, by a block each or
+// all by one.
 struct tile_plan {
-  int tiles_m, tiles_n, steps, blocks;
+  int tiles_m, tiles_n, steps, blocks, parts;
+  __device__ __forceinline__ bool in_order() const { return parts > 1 && blocks == tiles_m * tiles_n; }
+  __device__ __forceinline__ int end_of_part(int step) const {
+    const int part = int(((long long)step * parts + parts - 1) / steps);  // steps * part / parts <= step, the last such
+    return int((long long)steps * (part + 1) / parts);
+  }
   __host__ __device__ __forceinline__ long long units() const { return (long long)tiles_m * tiles_n * steps; }
   __host__ __device__ __forceinline__ long long first_of(int block) const { return units() * block / blocks; }
   __device__ __forceinline__ int block_of(long long unit) const {
@@ -222,8 +229,13 @@ __device__ __forceinline__ void stream_tiles(smem<char> shared, const tile_input
                                              Weights weights, Groups groups, Finish finish) {
   const int block = int(blockIdx.x);
   const long long end = plan.first_of(block + 1);
+  constexpr bool may_order = Tile::BM == 16;  // who is invariant takes no other
+  constexpr int held = Tile::BM * Tile::BN / 4 / Tile::threads;
+  float4 so_far[may_order ? held : 1];
   for (long long unit = plan.first_of(block); unit < end;) {
-    const int tile = int(unit / plan.steps), from = int(unit % plan.steps), to = int(min((long long)plan.steps, from + (end - unit)));
+    const int tile = int(unit / plan.steps), from = int(unit % plan.steps);
+    const bool in_order = may_order && plan.in_order();
+    const int to = in_order ? plan.end_of_part(from) : int(min((long long)plan.steps, from + (end - unit)));
     // Eight tiles along T before the next along N: blocks that run together share both operands in L2.
     const int band = tile / (8 * plan.tiles_n), in_band = tile % (8 * plan.tiles_n), wide = min(8, plan.tiles_m - 8 * band);
     const int row0 = (8 * band + in_band % wide) * Tile::BM, tile_n = in_band / wide;
@@ -231,7 +243,21 @@ __device__ __forceinline__ void stream_tiles(smem<char> shared, const tile_input
     const weight_pair w = weights(tile_n);
     const smem<float> sums = t.run(shared, in, w.even, w.odd, row0, from, to, [&](int i) { return groups(tile_n, i); });
     unit += to - from;
-    if (to - from < plan.steps) {
+    if (in_order) {
+      if constexpr (may_order) {
+#pragma unroll
+        for (int i = 0; i < held; i++) {
+          const int at = int(threadIdx.x) + i * Tile::threads;
+          const smem<float4> v = view_as<float4>(sums + (at / (Tile::BN / 4) * Tile::out_row + at % (Tile::BN / 4) * 4));
+          const float4 more = v[0];
+          if (from == 0) so_far[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+          so_far[i].x += more.x, so_far[i].y += more.y, so_far[i].z += more.z, so_far[i].w += more.w;
+          if (to == plan.steps) v[0] = so_far[i];
+        }
+      }
+      __syncthreads();
+      if (to < plan.steps) continue;
+    } else if (to - from < plan.steps) {
       // A block shares its first tile with those before it, or its last with those behind it.
       const auto part = [&](int b, bool of_first_tile) { return partial + (2ll * b + (of_first_tile ? 0 : 1)) * (Tile::BM * Tile::BN); };
       const long long tile_unit = (long long)tile * plan.steps;
@@ -260,9 +286,15 @@ __device__ __forceinline__ void stream_tiles(smem<char> shared, const tile_input
 constexpr int tile_least = 4;  // units that are worth a block
 
 // `at_once`: blocks that run side by side on the device.
-inline tile_plan plan_tiles(int64_t T, int64_t N, int64_t K, int bm, int bn, int64_t at_once) {
-  tile_plan p{int((T + bm - 1) / bm), int((N + bn - 1) / bn), int((K + packed_block - 1) / packed_block), 0};
+inline tile_plan plan_tiles(int64_t T, int64_t N, int64_t K, int bm, int bn, int64_t at_once, bool invariant) {
+  tile_plan p{int((T + bm - 1) / bm), int((N + bn - 1) / bn), int((K + packed_block - 1) / packed_block), 0, 1};
   const int64_t tiles = int64_t(p.tiles_m) * p.tiles_n;
+  if (invariant) {
+    // As many as keep the device busy at one tile of rows, whatever T is.
+    p.parts = int(std::max<int64_t>(1, std::min<int64_t>(at_once / p.tiles_n, p.steps / tile_least)));
+    p.blocks = int(tiles * p.parts <= at_once ? tiles * p.parts : tiles);
+    return p;
+  }
   // Many rounds of whole tiles end evenly enough.
   p.blocks = int(tiles >= 4 * at_once ? tiles : std::max(std::min(tiles, at_once), std::min(at_once, int64_t(p.units()) / tile_least)));
   return p;

@@ -67,7 +67,7 @@ internal static class OpTable
                     double gigabytes = Minimum.Of(c, runner.WeightBytes) / milliseconds / 1e6, gigaflops = c.Flops / milliseconds / 1e6;
                     string share = large ? $" {100 * gigabytes / peak,5:0.0}% of the read peak" : "";
                     Console.Error.WriteLine($"{target,-14} {c,-56} {milliseconds * 1000,10:0.0} us {gigabytes,8:0.00} GB/s {gigaflops,9:0.0} GFLOP/s{share}");
-                    Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{{\"target\":\"{target}\",\"device\":\"{device.Info.Name}\",\"case\":\"{c}\",\"us\":{milliseconds * 1000:0.000},\"gb_per_s\":{gigabytes:0.000},\"gflop_per_s\":{gigaflops:0.0##},\"read_peak_gb_per_s\":{peak:0.0##},\"date\":\"{DateTime.UtcNow:yyyy-MM-dd}\",\"commit\":\"{Commit}\"}}"));
+                    Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{{\"target\":\"{target}\",\"device\":\"{device.Info.Name}\",\"case\":\"{c}\",\"us\":{milliseconds * 1000:0.000},\"gb_per_s\":{gigabytes:0.000###},\"gflop_per_s\":{gigaflops:0.0#####},\"read_peak_gb_per_s\":{peak:0.0#####},\"date\":\"{DateTime.UtcNow:yyyy-MM-dd}\",\"commit\":\"{Commit}\"}}"));
                 }
                 catch (SluiceException e) when (e.Status is Status.ErrUnsupported or Status.ErrOutOfMemory)
                 {

@@ -2,8 +2,7 @@ using Sluice.Interop;
 
 namespace Sluice.Kernels;
 
-/// <summary>A case to be timed that is not made before it is its turn: keys alone may take gigabytes.</summary>
-/// <param name="CacheBytes">Of the pages that its step names.</param>
+/// <summary>A case to be timed that is not made before it is its turn; its cache, of the pages that the step names, may take gigabytes.</summary>
 public sealed record TimedCase(string Op, string Name, long CacheBytes, Func<OpCase> Make)
 {
     public override string ToString() => $"{Op} {Name}";

@@ -20,9 +20,9 @@ internal static class Plots
     /// </summary>
     public static string Roofline(AttentionTable table)
     {
-        const double left = 90, top = 64, width = 620, height = 420;
+        const double left = 110, top = 64, width = 620, height = 420;
         (AttentionCell Cell, BenchRow Row)[] cells = [.. table.Cells.Where(c => c.Key.Kind != AttentionKind.Flat && c.Value.Intensity is not null).Select(c => (c.Key, c.Value))];
-        Svg svg = new(left + width + 210, top + height + 60);
+        Svg svg = new(left + width + 230, top + height + 60);
         svg.Text(left, 24, $"Attention on {table.Device}: roofline", "title");
         svg.Text(left, 44, table.Subtitle);
         double[] xs = [.. cells.Select(c => c.Row.Intensity!.Value).DefaultIfEmpty(1)], ys = [.. cells.Select(c => c.Row.GigaflopsPerSecond).DefaultIfEmpty(1), .. table.Gigaflops is { } roof ? [roof] : Array.Empty<double>()];
@@ -34,7 +34,7 @@ internal static class Plots
         {
             double x = X(Math.Pow(10, decade));
             svg.Line(x, top, x, top + height, "grid");
-            svg.Text(x, top + height + 18, AttentionTable.Text("0.######", Math.Pow(10, decade)), anchor: "middle");
+            svg.Text(x, top + height + 18, AttentionTable.Text("#,0.######", Math.Pow(10, decade)), anchor: "middle");
         }
 
         for (int decade = fromY; decade <= toY; decade++)

@@ -39,12 +39,13 @@ internal sealed class Svg
     public void Mark(int form, double x, double y, string colour, string style, string title)
     {
         string at(double dx, double dy) => $"{Number(x + dx)},{Number(y + dy)}";
-        string? points = (form % 5) switch
+        string? points = (form % 6) switch
         {
             1 => $"{at(-4, -4)} {at(4, -4)} {at(4, 4)} {at(-4, 4)}",
             2 => $"{at(0, -5)} {at(5, 4)} {at(-5, 4)}",
             3 => $"{at(0, -5.5)} {at(5.5, 0)} {at(0, 5.5)} {at(-5.5, 0)}",
             4 => $"{at(0, 5)} {at(5, -4)} {at(-5, -4)}",
+            5 => $"{at(-2, -5)} {at(2, -5)} {at(2, -2)} {at(5, -2)} {at(5, 2)} {at(2, 2)} {at(2, 5)} {at(-2, 5)} {at(-2, 2)} {at(-5, 2)} {at(-5, -2)} {at(-2, -2)}",
             _ => null,
         };
         if (points is null)

@@ -165,11 +165,11 @@ public static partial class AttentionCases
     private static TimedCase Append(int queries, int prefix, int h, int kvHeads, int d) =>
         new TimedPlan([queries], [queries + prefix], h, kvHeads, d).Case("paged_attention", $"append {queries} on {prefix} {h}/{kvHeads}/{d}");
 
-    // Levels: keys that all sequences share, then a quarter of them, then a quarter of those.
+    // Levels: keys that all sequences share, then some that a half of them does, then a half of those.
     private static IEnumerable<TimedCase> Cascade(int h, int kvHeads, int d, int batch, int[] levels, int suffix)
     {
         List<SharedPrefix> prefixes = [];
-        for (int level = 0, first = 0, group = batch; level < levels.Length; first += levels[level++], group = Math.Max(1, group / 4))
+        for (int level = 0, first = 0, group = batch; level < levels.Length; first += levels[level++], group = Math.Max(1, group / 2))
         {
             for (int b = 0; b < batch; b += group)
             {

@@ -88,7 +88,7 @@ public class TableTests
         Assert.Equal(table.Rows.Count(r => r.Case.StartsWith("cascade", StringComparison.Ordinal)), squares.Length);
         Assert.DoesNotContain(squares, t => t.Contains("not measured", StringComparison.Ordinal));
         // All within the frame.
-        Assert.All(roofline.Elements(Space + "circle").Where(IsCell), e => Assert.InRange((double)e.Attribute("cx")!, 90, 710));
+        Assert.All(roofline.Elements(Space + "circle").Where(IsCell), e => Assert.InRange((double)e.Attribute("cx")!, 110, 730));
         Assert.All(ratios.Elements(Space + "rect").Where(IsCell), e => Assert.True((double)e.Attribute("x")! + (double)e.Attribute("width")! <= (double)ratios.Attribute("width")! && (double)e.Attribute("y")! + (double)e.Attribute("height")! <= (double)ratios.Attribute("height")!));
 
         string text = table.Markdown();

@@ -20,6 +20,8 @@ public class TableTests
         Assert.Equal(cases.Length, cases.Select(c => c.ToString()).Distinct().Count());
         Assert.All(cases.Concat(AttentionCases.TimedSmall()), c => Assert.NotNull(AttentionCell.Parse(c.ToString())));
         Assert.Equal(cases.Length, cases.Select(c => AttentionCell.Parse(c.ToString())).Distinct().Count());
+        // As perf/RESULTS.md says.
+        Assert.Equal((235, 1260), (AttentionCases.Timed(whole: false).Count(), cases.Length));
         // Goals come first, the coarse grid before the rest, and each cascade has flat attention behind it.
         Assert.Equal(AttentionCases.TimedGoals().Select(c => c.ToString()), cases.Take(AttentionCases.TimedGoals().Count()).Select(c => c.ToString()));
         Assert.Equal(AttentionCases.Timed(whole: false).Select(c => c.ToString()), cases.Take(AttentionCases.Timed(whole: false).Count()).Select(c => c.ToString()));

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Reflection;
 using System.Text.Json;
 using Sluice.Decoding;
 using Sluice.Interop;
@@ -18,13 +19,17 @@ internal static class OpTable
     private const double RoundMilliseconds = 20;
     private const int Rounds = 7;
 
-    /// <param name="arguments">Targets to time; none: all that are here. "--large" takes sizes of real models; "--skip FILE" leaves out what has a row in the file.</param>
+    /// <param name="arguments">
+    /// Targets to time; none: all that are here. "--large" takes sizes of real models, what goals are set for first; "--whole" also the rest of attention's grid,
+    /// behind all others; "--small" times attention the same way in sizes that an executor runs. "--skip FILE" leaves out what has a row in the file. SLUICE_OPS names
+    /// ops, or beginnings of cases in whole words ("paged_attention decode 32/8/128 bs 1"), commas between.
+    /// </param>
     public static int Run(string[] arguments)
     {
-        bool large = arguments.Contains("--large");
+        bool small = arguments.Contains("--small"), whole = arguments.Contains("--whole"), large = whole || small || arguments.Contains("--large");
         int skip = Array.IndexOf(arguments, "--skip");
         HashSet<(string Target, string Case)> done = skip >= 0 && File.Exists(arguments[skip + 1]) ? Done(arguments[skip + 1]) : [];
-        string[] targets = [.. arguments.Where((a, i) => a != "--large" && (skip < 0 || (i != skip && i != skip + 1)))];
+        string[] targets = [.. arguments.Where((a, i) => a is not ("--large" or "--whole" or "--small") && (skip < 0 || (i != skip && i != skip + 1)))];
         string[] ops = Environment.GetEnvironmentVariable("SLUICE_OPS") is { Length: > 0 } named ? named.Split(',') : [];
         foreach (string target in targets.Length > 0 ? targets : [.. OpBenchmarks.Here()])
         {
@@ -48,8 +53,12 @@ internal static class OpTable
 
             // Large cases are made one after the other: together they would not fit. Those of one weight follow each other, and find it on the device.
             using SharedWeights weights = new(device);
-            bool Wanted(string name) => (ops.Length == 0 || ops.Contains(name.Split(' ')[0])) && !done.Contains((target, name));
-            foreach (OpCase c in (large ? Large(Wanted) : KernelCases.All).Where(c => Wanted(c.ToString())))
+            bool Wanted(string name) => (ops.Length == 0 || ops.Any(o => (name + ' ').StartsWith(o + ' ', StringComparison.Ordinal))) && !done.Contains((target, name));
+            // Of a GPU's memory nearly all, of the host's a quarter: others live there too.
+            long most = (long)(device.Info.MemoryFree / (device.Backend == Backend.Cuda ? 10u : 40u)) * 9;
+            bool Holds(TimedCase c) => Wanted(c.ToString()) && (c.CacheBytes < most || LeftOut(target, c.ToString(), $"its keys and values take {c.CacheBytes / 1e9:0.0} GB"));
+            IEnumerable<OpCase> cases = small ? AttentionCases.TimedSmall().Where(Holds).Select(c => c.Make()) : large ? Large(Wanted, Holds, whole) : KernelCases.All;
+            foreach (OpCase c in cases.Where(c => Wanted(c.ToString())))
             {
                 try
                 {
@@ -58,16 +67,25 @@ internal static class OpTable
                     double gigabytes = Minimum.Of(c, runner.WeightBytes) / milliseconds / 1e6, gigaflops = c.Flops / milliseconds / 1e6;
                     string share = large ? $" {100 * gigabytes / peak,5:0.0}% of the read peak" : "";
                     Console.Error.WriteLine($"{target,-14} {c,-56} {milliseconds * 1000,10:0.0} us {gigabytes,8:0.00} GB/s {gigaflops,9:0.0} GFLOP/s{share}");
-                    Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{{\"target\":\"{target}\",\"device\":\"{device.Info.Name}\",\"case\":\"{c}\",\"us\":{milliseconds * 1000:0.000},\"gb_per_s\":{gigabytes:0.000},\"gflop_per_s\":{gigaflops:0.0},\"read_peak_gb_per_s\":{peak:0.0}}}"));
+                    Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{{\"target\":\"{target}\",\"device\":\"{device.Info.Name}\",\"case\":\"{c}\",\"us\":{milliseconds * 1000:0.000},\"gb_per_s\":{gigabytes:0.000###},\"gflop_per_s\":{gigaflops:0.0#####},\"read_peak_gb_per_s\":{peak:0.0#####},\"date\":\"{DateTime.UtcNow:yyyy-MM-dd}\",\"commit\":\"{Commit}\"}}"));
                 }
-                catch (SluiceException e) when (e.Status == Status.ErrUnsupported)
+                catch (SluiceException e) when (e.Status is Status.ErrUnsupported or Status.ErrOutOfMemory)
                 {
-                    Console.Error.WriteLine($"{target,-14} {c,-56} not there");
+                    LeftOut(target, c.ToString(), e.Status == Status.ErrUnsupported ? "not there" : e.Message);
                 }
             }
         }
 
         return 0;
+    }
+
+    // Of which these programs were built.
+    private static string Commit { get; } = typeof(OpTable).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion.Split('+') is [_, { Length: >= 8 } revision] ? revision[..8] : "";
+
+    private static bool LeftOut(string target, string name, string why)
+    {
+        Console.Error.WriteLine($"{target,-14} {name,-56} left out: {why}");
+        return false;
     }
 
     // Rows that an earlier run left; a line that it was stopped in counts for nothing.
@@ -86,9 +104,15 @@ internal static class OpTable
         return all;
     }
 
-    // Projections of models people run, then attention and cascades: the shapes of the field's tables. What is not wanted is not made.
-    private static IEnumerable<OpCase> Large(Func<string, bool> wanted)
+    // What goals are set for in attention; projections of models people run; then attention and cascades, the shapes of the field's tables. What is not wanted is not made.
+    private static IEnumerable<OpCase> Large(Func<string, bool> wanted, Func<TimedCase, bool> holds, bool whole)
     {
+        HashSet<string> goals = [];
+        foreach (TimedCase c in AttentionCases.TimedGoals().Where(c => goals.Add(c.ToString()) && holds(c)))
+        {
+            yield return c.Make();
+        }
+
         (int N, int K)[] small = [(3072, 2048), (2048, 2048), (16384, 2048), (2048, 8192), (6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336)];
         (int N, int K)[] large = [(128256, 4096), (10240, 8192), (57344, 8192), (8192, 28672)];
         int[] all = [1, 2, 4, 8, 16, 32, 64, 128, 512, 4096], some = [1, 8, 16, 64, 512], few = [1, 16];
@@ -154,9 +178,9 @@ internal static class OpTable
             }
         }
 
-        foreach (OpCase c in AttentionCases.Timed())
+        foreach (TimedCase c in AttentionCases.Timed(whole).Where(c => !goals.Contains(c.ToString()) && holds(c)))
         {
-            yield return c;
+            yield return c.Make();
         }
     }
 

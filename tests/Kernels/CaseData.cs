@@ -35,6 +35,19 @@ public sealed class CaseData
 
     public HostTensor Tensor(DType dtype, params long[] shape) => HostTensor.Of(dtype, Normal(shape.Aggregate(1L, (a, b) => a * b)), shape);
 
+    /// <summary>Values of a small block over and over: for what is timed and not compared, where drawing each would take longer than all the rest.</summary>
+    public static HostTensor Repeated(DType dtype, params long[] shape)
+    {
+        // A prime, so that rows and heads differ.
+        byte[] block = HostTensor.Of(dtype, new CaseData("repeated").Normal(65521), 65521).Data, data = new byte[shape.Aggregate((long)dtype.Size(), (a, b) => a * b)];
+        for (int at = 0; at < data.Length; at += block.Length)
+        {
+            block.AsSpan(0, Math.Min(block.Length, data.Length - at)).CopyTo(data.AsSpan(at));
+        }
+
+        return new HostTensor(dtype, shape, data);
+    }
+
     public int[] Permutation(int count)
     {
         int[] values = [.. Enumerable.Range(0, count)];

@@ -1,3 +1,4 @@
+using System.Collections;
 using Sluice.Interop;
 
 namespace Sluice.Kernels;
@@ -44,32 +45,42 @@ public static class Minimum
     /// <param name="masked">A key that a mask hides from all is not seen.</param>
     public static long KvBytes(OpCase c, bool masked = true)
     {
-        HashSet<(int Sequence, int Page, int Slot)> rows = [];
+        // One bit a slot of the cache: of all sequences together where they share, else of one after the other.
         HostStep s = c.Step!;
         int window = (int)c.Scalar("window"), page = c.Cache!.PageSize;
         bool shared = c.Op == "cascade_attention";
+        BitArray rows = new(c.Cache.Pages * page);
+        long count = 0;
         for (int b = 0; b < s.Sequences; b++)
         {
             int queries = s.QueryIndptr[b + 1] - s.QueryIndptr[b], length = s.KvLengths[b], width = (length + 7) / 8;
             bool hides = masked && s.MaskIndptr.Length > 0 && s.MaskIndptr[b + 1] > s.MaskIndptr[b];
-            for (int key = 0; key < length; key++)
+            // Without a mask the last query sees to the end, and the first as far back as the window goes.
+            int first = queries == 0 ? length : window > 0 ? Math.Max(0, length - queries - window + 1) : 0;
+            if (!shared && !hides)
             {
-                bool seen = false;
+                count += length - first;
+                continue;
+            }
+
+            for (int key = first; key < length; key++)
+            {
+                bool seen = !hides;
                 for (int i = 0; i < queries && !seen; i++)
                 {
-                    int slot = length - queries + i;
-                    seen = (window <= 0 || key > slot - window)
-                        && (hides ? (s.Mask[s.MaskIndptr[b] + (i * width) + (key / 8)] >> (key % 8) & 1) != 0 : c.Scalar("causal") == 0 || key <= slot);
+                    seen = (window <= 0 || key > length - queries + i - window) && (s.Mask[s.MaskIndptr[b] + (i * width) + (key / 8)] >> (key % 8) & 1) != 0;
                 }
 
-                if (seen)
+                int row = (s.PageIds[s.PageIndptr[b] + (key / page)] * page) + (key % page);
+                if (seen && !(shared && rows[row]))
                 {
-                    rows.Add((shared ? 0 : b, s.PageIds[s.PageIndptr[b] + (key / page)], key % page));
+                    rows[row] = shared;
+                    count++;
                 }
             }
         }
 
-        return rows.Count * RowBytes(c.Cache!);
+        return count * RowBytes(c.Cache!);
     }
 
     /// <summary>Bytes of a token's keys and values in the cache, all heads.</summary>

@@ -120,7 +120,7 @@ public sealed record OpCase(string Op, string Name)
     /// <summary>Tokens of each sequence that lie in the cache before the op; all other slots hold NaN.</summary>
     public int[] History { get; init; } = [];
 
-    /// <summary>[sum of History, Hkv, D], f32.</summary>
+    /// <summary>[sum of History, Hkv, D], f32. Null in cases that are only timed: every page then holds the same random values, put there a block at a time.</summary>
     public HostTensor? HistoryK { get; init; }
 
     /// <summary>[sum of History, Hkv, Dv], f32.</summary>

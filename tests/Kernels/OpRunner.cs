@@ -243,9 +243,14 @@ public sealed class OpRunner : IDisposable
     private (KvCache Cache, Batch Batch) CreateCache(KvCacheOptions options, HostStep step)
     {
         KvCache cache = new(Stream, options);
-        int slots = options.Pages * options.PageSize;
-        using (Batch all = new(Stream, cache, new BatchOptions(slots, 1, options.Pages)))
+        if (_case.HistoryK is null)
         {
+            FillCache(cache);
+        }
+        else
+        {
+            int slots = options.Pages * options.PageSize;
+            using Batch all = new(Stream, cache, new BatchOptions(slots, 1, options.Pages));
             all.Update(Stream, new BatchStep { QueryIndptr = [0, slots], KvLengths = [slots], PageIndptr = [0, options.Pages], PageIds = Enumerable.Range(0, options.Pages).ToArray() });
             float[] nan = new float[slots * options.KvHeads * Math.Max(options.KeyDim, options.ValueDim)];
             Array.Fill(nan, float.NaN);
@@ -255,7 +260,7 @@ public sealed class OpRunner : IDisposable
         }
 
         // One sequence a step: those that share a prefix write the same pages.
-        for (int b = 0, first = 0; b < step.Sequences; first += _case.History[b++])
+        for (int b = 0, first = 0; b < _case.History.Length; first += _case.History[b++])
         {
             int count = _case.History[b], keyBytes = options.KvHeads * options.KeyDim * sizeof(float), valueBytes = options.KvHeads * options.ValueDim * sizeof(float);
             if (count > 0)
@@ -277,13 +282,35 @@ public sealed class OpRunner : IDisposable
             Positions = step.Positions, Mask = step.Mask, MaskIndptr = step.MaskIndptr, Prefixes = step.Prefixes,
         });
         return (cache, batch);
+    }
 
-        void Append(KvCache cache, Batch batch, Tensor k, Tensor v)
+    // Gigabytes from a few megabytes of the host: the same tokens are appended to one run of pages after the other.
+    private void FillCache(KvCache cache)
+    {
+        KvCacheOptions o = cache.Options;
+        int pages = Math.Clamp((1 << 22) / (o.PageSize * o.KvHeads * Math.Max(o.KeyDim, o.ValueDim)), 1, o.Pages), slots = pages * o.PageSize;
+        HostTensor keys = CaseData.Repeated(DType.F32, slots, o.KvHeads, o.KeyDim), values = CaseData.Repeated(DType.F32, slots, o.KvHeads, o.ValueDim);
+        Tensor k = Stream.CreateTensor<byte>(DType.F32, keys.Data, keys.Shape), v = Stream.CreateTensor<byte>(DType.F32, values.Data, values.Shape);
+        using DeviceBuffer keyBuffer = k.Buffer!, valueBuffer = v.Buffer!;
+        using Batch batch = new(Stream, cache, new BatchOptions(slots, 1, pages));
+        for (int first = 0; first < o.Pages; first += pages)
         {
-            Stream.Reserve(Stream.Measure(() => Stream.KvAppend(cache, 0, batch, k, v)));
+            int count = Math.Min(pages, o.Pages - first);
+            batch.Update(Stream, new BatchStep { QueryIndptr = [0, count * o.PageSize], KvLengths = [count * o.PageSize], PageIndptr = [0, count], PageIds = Enumerable.Range(first, count).ToArray() });
+            if (first == 0)
+            {
+                Stream.Reserve(Stream.Measure(() => Stream.KvAppend(cache, 0, batch, k, v)));
+            }
+
             Stream.KvAppend(cache, 0, batch, k, v);
-            k.Buffer!.Dispose();
-            v.Buffer!.Dispose();
         }
+    }
+
+    private void Append(KvCache cache, Batch batch, Tensor k, Tensor v)
+    {
+        Stream.Reserve(Stream.Measure(() => Stream.KvAppend(cache, 0, batch, k, v)));
+        Stream.KvAppend(cache, 0, batch, k, v);
+        k.Buffer!.Dispose();
+        v.Buffer!.Dispose();
     }
 }

@@ -6,7 +6,8 @@
 #   sanitize   a case for every kernel under memcheck, racecheck, initcheck, synccheck
 #   generate   text from each model that the bundle carries
 #   bench      kernels from a flushed L2 beside a measured read peak, PyTorch's beside them where it is at hand, then whole models with
-#              random weights of true sizes: rates, share of the read peak and time a kind of op, batch 1 to 256
+#              random weights of true sizes: rates, share of the read peak and time a kind of op, batch 1 to 256; then the rest of
+#              attention's grid
 #   all        these, in this order
 #
 # What is done is remembered, and what failed: the same call goes on where the last one stopped. What crashed, was all skipped or
@@ -190,18 +191,30 @@ generate() {
 # rows FILE: what a run printed, less a line that it was stopped in.
 rows() { grep -E '\}$' "$1" >> "$out/bench.json"; }
 
+# ops --small|--large|--whole: kernels by themselves, those that goals are set for first.
 ops() {
-  finished bench-ops && return 0
-  out_of_time 10 && { log "bench: out of time before the ops"; return 1; }
-  local status large=--large; [[ $target == simt ]] && large=
-  SLUICE_OPS=$([[ $target == simt ]] && echo rms_norm) limited "$here/bin/Sluice.Perf" ops $targets $large --skip "$out/bench.json" >"$here/state/rows" 2>"$here/state/output"
+  local name=bench-ops$1 status
+  finished "$name" && return 0
+  out_of_time 10 && { log "bench: out of time before the ops $1"; return 1; }
+  limited "$here/bin/Sluice.Perf" ops $targets $1 --skip "$out/bench.json" >"$here/state/rows" 2>"$here/state/output"
   status=$?
   rows "$here/state/rows"
-  log "bench ops: $(grep -c . "$here/state/rows") rows"
+  log "bench ops $1: $(grep -c . "$here/state/rows") rows"
   cat "$here/state/output" >> "$out/bench.txt"
-  [[ $status == 124 ]] && { log "bench: out of time in the ops"; return 1; }
-  [[ $status == 0 ]] || failed bench-ops "exit code $status, $(tail -n 1 "$here/state/output")"
-  finish bench-ops
+  [[ $status == 124 ]] && { log "bench: out of time in the ops $1"; return 1; }
+  [[ $status == 0 ]] || failed "$name" "exit code $status, $(tail -n 1 "$here/state/output")"
+  finish "$name"
+}
+
+# attention.md, of all rows so far. Its pictures, from the rows alone: bin/Sluice.Perf table bench.json --out DIR
+table() {
+  grep -q '"case":"[a-z]*_attention' "$out/bench.json" 2>/dev/null || return 0
+  if "$here/bin/Sluice.Perf" table "$out/bench.json" --out "$here/state/table" --target "$targets" 2>"$here/state/output"; then
+    cp "$here/state/table/attention.md" "$out/"
+    worked bench-table
+  else
+    failed bench-table "$(tail -n 1 "$here/state/output")"
+  fi
 }
 
 # The same shapes by PyTorch, right behind ours; four minutes are enough for all of them.
@@ -266,7 +279,15 @@ tune() {
 }
 
 bench() {
-  tune && ops && peers || return 1
+  measured
+  local status=$?
+  table
+  return $status
+}
+
+measured() {
+  local sizes=--large; [[ $target == simt ]] && sizes=--small
+  tune && ops $sizes && peers || return 1
   ratios
   if [[ $target == simt ]]; then
     model tiny q4_0 1,2 --prompt-tokens 2 --gen-tokens 1 --rounds 1
@@ -281,6 +302,8 @@ bench() {
     fi
     model ${each/:/ } 1,4,16,64,256 --prompt-tokens 128 --gen-tokens 32 --rounds 3 || return 1
   done
+  # The rest of attention's grid takes longer than all before it.
+  ops --whole
 }
 
 machine

@@ -43,7 +43,9 @@ struct node {
 void choose_shared(std::vector<sl_prefix>& prefixes, const sharing_step& step, const sharing_costs& costs) {
   if (prefixes.empty()) return;
   const bool by_cost = step.sharing == SL_SHARING_BY_COST && costs.byte > 0;
-  const key_costs cost(step, costs);
+  sharing_costs bytes_alone = costs;
+  bytes_alone.byte = 1, bytes_alone.product = 0;  // where there is no room for all, what saves most bytes is kept
+  const key_costs cost(step, costs.byte > 0 ? costs : bytes_alone);
   const auto tokens_of = [&](int32_t from, int32_t count) { return int64_t{step.query_indptr[from + count]} - step.query_indptr[from]; };
   thread_local std::vector<node> nodes;
   thread_local std::vector<int32_t> behind;  // [sequences]: the kept prefix that comes next, or -1

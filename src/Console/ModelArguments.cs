@@ -22,6 +22,7 @@ internal sealed class ModelArguments
     private readonly Option<string> _isa = Choice("--isa", "CPU instruction set", "best", [.. Isas.Keys]);
     private readonly Option<int?> _context = new("--context") { Description = "Tokens of prompt and answer together [default: the model's, 8192 at most]" };
     private readonly Option<string> _kv = Choice("--kv", "Element type of the KV cache", "auto", [.. KvTypes.Keys]);
+    private readonly Option<bool> _invariant = new("--invariant") { Description = "On GPUs: the same logits to the bit in any batch or chunk, as they always are elsewhere; slower" };
     private readonly Option<bool> _int8 = new("--int8-activations") { Description = "On GPUs: round activations to int8 where few of them meet GGUF's block types" };
     private readonly Option<string> _activations = Choice("--activations", "Element type of activations", "auto", [.. ActivationTypes.Keys]);
     private readonly Option<int> _chunk = new("--chunk") { Description = "Prompt tokens computed in one step", DefaultValueFactory = _ => 512 };
@@ -30,7 +31,7 @@ internal sealed class ModelArguments
     public void AddTo(Command command)
     {
         command.Arguments.Add(_model);
-        foreach (Option option in new Option[] { _device, _threads, _isa, _context, _activations, _int8, _kv, _chunk, _noMap })
+        foreach (Option option in new Option[] { _device, _threads, _isa, _context, _activations, _int8, _invariant, _kv, _chunk, _noMap })
         {
             command.Options.Add(option);
         }
@@ -61,6 +62,7 @@ internal sealed class ModelArguments
         ContextLength = parsed.GetValue(_context),
         ActivationType = ActivationTypes[parsed.GetValue(_activations)!],
         Int8Activations = parsed.GetValue(_int8),
+        Invariant = parsed.GetValue(_invariant),
         KvType = KvTypes[parsed.GetValue(_kv)!],
         ChunkSize = parsed.GetValue(_chunk),
         MemoryMap = MemoryMap(parsed),
@@ -74,7 +76,7 @@ internal sealed class ModelArguments
     {
         Model model = await Terminal.WithProgressAsync<Model, LoadProgress>(
             "loading", p => (p.Bytes, p.TotalBytes), progress => Model.LoadAsync(path, options, progress, cancellation));
-        Terminal.Note($"{Describe(model.DeviceInfo)}; activations {DTypeName(model.ActivationType)}{(options.Int8Activations ? " (int8 in products of few rows)" : "")}, KV cache {DTypeName(model.KvType)}{(model.DeviceInfo.Backend != Backend.Cuda ? "" : model.IsTuned ? ", tuned" : ", not tuned ('sluice tune' measures this GPU once)")}");
+        Terminal.Note($"{Describe(model.DeviceInfo)}; activations {DTypeName(model.ActivationType)}{(options.Int8Activations ? " (int8 in products of few rows)" : "")}{(options.Invariant ? ", invariant" : "")}, KV cache {DTypeName(model.KvType)}{(model.DeviceInfo.Backend != Backend.Cuda ? "" : model.IsTuned ? ", tuned" : ", not tuned ('sluice tune' measures this GPU once)")}");
         return model;
     }
 

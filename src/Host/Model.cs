@@ -43,6 +43,9 @@ public sealed record ModelOptions
     /// integer products. Faster where arithmetic bounds; `sluice eval` tells what it loses.</summary>
     public bool Int8Activations { get; init; }
 
+    /// <summary>cuda, simt: a token's logits are the same to the bit whatever batch, chunk or shared prefix they are computed in, as they always are elsewhere. Slower.</summary>
+    public bool Invariant { get; init; }
+
     /// <summary>Map the file into memory; false where it may change underneath.</summary>
     public bool MemoryMap { get; init; } = true;
 }
@@ -169,7 +172,7 @@ public sealed class Model : IDisposable
 
         Backend backend = options.Device ?? BestBackend;
         (DType activations, DType kvType) = TypesOf(source, config, options, backend);
-        Device device = Device.Open(new DeviceOptions(backend) { Ordinal = options.Ordinal, Threads = options.Threads, Isa = options.Isa, Rounded = options.Rounded, Int8Activations = options.Int8Activations });
+        Device device = Device.Open(new DeviceOptions(backend) { Ordinal = options.Ordinal, Threads = options.Threads, Isa = options.Isa, Rounded = options.Rounded, Int8Activations = options.Int8Activations, Invariant = options.Invariant });
         try
         {
             bool tuned = TunedDevice.Apply(device, TunedDevice.PathOf);

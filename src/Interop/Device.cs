@@ -20,7 +20,7 @@ public sealed record DeviceOptions(Backend Backend)
     /// <summary>cuda, simt: up to 8 rows of activations are rounded to int8 by blocks of 32 where they meet GGUF's block types or INT8, for integer products.</summary>
     public bool Int8Activations { get; init; }
 
-    /// <summary>cuda, simt: attention's rows come out the same to the bit alone or in any batch, chunking or sharing, as they always do elsewhere.</summary>
+    /// <summary>cuda, simt: a row's results are the same to the bit alone or in any batch, chunking or sharing, as they always are elsewhere. Slower; not with <see cref="Int8Activations"/>.</summary>
     public bool Invariant { get; init; }
 
     /// <summary>simt: multiprocessors to play; 0: four.</summary>

@@ -53,10 +53,10 @@ __device__ __forceinline__ uint32_t not_finite(uint32_t pair) {
 
 // DC: what D and Dv are padded to. Rows 16 * WarpsM; each of WarpsN warps takes its part of every tile of Kt keys.
 // Eight: the cache has eight bits an element. For many rows a tile is copied as it is and then widened, once for all warps; for few, whose keys each
-// belong to one warp, fragments are widened in registers (Direct), and shared memory sees no more bytes than the cache has.
+// belong to one warp, fragments are widened in registers (Direct; 256 dims leave no room for it), and shared memory sees no more bytes than the cache has.
 template <typename T, int DC_, int WarpsM_, int WarpsN_, int Kt_, bool Eight_>
 struct prefill_shape {
-  static constexpr bool Eight = Eight_, Direct = Eight_ && WarpsM_ == 1;
+  static constexpr bool Eight = Eight_, Direct = Eight_ && WarpsM_ == 1 && DC_ <= 128;
   static constexpr int DC = DC_, WarpsM = WarpsM_, WarpsN = WarpsN_, Kt = Kt_;
   static constexpr int blocks = WarpsM > 1 || DC > 128
                                     ? 2
@@ -294,38 +294,15 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
 #pragma unroll
           for (int m = 0; m < DC / 64; m++) {
             if (m * 64 >= p.D) continue;
-            const auto widened = [&](uint32_t(&b)[2], uint4 raw, int step) {
+#pragma unroll
+            for (int j = 0; j < NK; j++) {
+              const uint4 raw = view_as<uint4>(key_bytes + byte_at(warp_key + j * 8 + lane / 4, m * 4 + lane % 4))[0];
               const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
-              widen_4<T>(b[0], b[1], words[step], p.kv_dtype);
-            };
-            const auto key_at = [&](int j) {
-              return uint4(view_as<uint4>(key_bytes + byte_at(warp_key + j * 8 + lane / 4, m * 4 + lane % 4))[0]);
-            };
-            if constexpr (S::holds_q) {
-#pragma unroll
-              for (int j = 0; j < NK; j++) {
-                const uint4 raw = key_at(j);
-#pragma unroll
-                for (int step = 0; step < 4; step++) {
-                  uint32_t b[2];
-                  widened(b, raw, step);
-                  mma_m16n8k16<T>(score[j], held_q[m * 4 + step], b);
-                }
-              }
-            } else {
-              uint4 raw[NK];
-#pragma unroll
-              for (int j = 0; j < NK; j++) raw[j] = key_at(j);
 #pragma unroll
               for (int step = 0; step < 4; step++) {
-                uint32_t a[4];
-                load_q(a, m * 4 + step);
-#pragma unroll
-                for (int j = 0; j < NK; j++) {
-                  uint32_t b[2];
-                  widened(b, raw[j], step);
-                  mma_m16n8k16<T>(score[j], a, b);
-                }
+                uint32_t b[2];
+                widen_4<T>(b[0], b[1], words[step], p.kv_dtype);
+                mma_m16n8k16<T>(score[j], held_q[m * 4 + step], b);
               }
             }
           }

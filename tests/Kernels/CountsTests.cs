@@ -100,7 +100,7 @@ public sealed class CountsTests
             return;
         }
 
-        File.WriteAllText(path, PredictedTimes.Write(File.ReadAllText(instructions)));
+        File.WriteAllText(path, PredictedTimes.Write(File.ReadAllText(instructions)) + PredictedAttention.Write());
     }
 
     // KERNEL() leaves each kernel's name in the library: what is launched anywhere is found here.

@@ -11,7 +11,7 @@ namespace Sluice.Kernels;
 /// </summary>
 public static class PredictedTimes
 {
-    private const double LaunchMicroseconds = 1.3; // of a kernel within a graph, as measured by others on an H100
+    internal const double LaunchMicroseconds = 1.3; // of a kernel within a graph, as measured by others on an H100
 
     private static readonly Gpu[] Gpus = [new("A100", 108, 1.41, 2039, 312, 4500), new("H100", 132, 1.755, 3350, 989, 5500), new("H200", 132, 1.755, 4800, 989, 5500)];
 

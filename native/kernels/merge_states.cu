@@ -4,7 +4,6 @@
 // grid T * H / 4   block 128: a warp a row   moves each state once: bound by memory
 #include "host.cuh"
 #include "ops.h"
-#include "reduce.cuh"
 #include "softmax.cuh"
 #include "vec.cuh"
 
@@ -36,58 +35,38 @@ __global__ void __launch_bounds__(32 * merge_warps) merge_states_kernel(merge_ro
   if (all_rows / m.H >= m.T) return;  // a whole warp, and there is no barrier
   const long long t = all_rows / m.H;
   const int h = int(all_rows % m.H), lane = int(threadIdx.x) & 31;
-  const auto lse_at = [&](int s) -> float {
-    if (s >= m.S) return SL_NEGATIVE_INFINITY;
-    return m.lse2[t * m.lse_token + h * m.lse_head + s * m.lse_state];
-  };
-  // A lane has the states lane, lane + 32, ...; there are seldom more than 32.
-  const float first_lse = lse_at(lane);
-  const auto lse_of = [&](int s) { return s < 32 ? first_lse : lse_at(s); };
-
-  float max = SL_NEGATIVE_INFINITY, total = 0.0f;
-  int best = 0;  // a state that counts, if any does
-  for (int s = lane; s < m.S; s += 32)
-    if (lse_of(s) > max) max = lse_of(s), best = s;
-  const float own_max = max;
-  max = warp_max(max);
-  best = __shfl_sync(all_lanes, best, __ffs(int(__ballot_sync(all_lanes, own_max == max))) - 1);
-  const bool empty = max == SL_NEGATIVE_INFINITY;
-  for (int s = lane; s < m.S; s += 32) total += rescale(lse_of(s), max);
-  total = warp_sum(total);
-
   const long long row = t * m.o_token + h * m.o_head;
-  for (int d = 4 * lane; d - 4 * lane < m.Dv; d += 128) {  // all lanes of the warp, for they ask each other
-    float sum[4] = {};
-    for (int some = 0; some < m.S && !empty; some += 32) {
-      const float own = rescale(lse_of(some + lane), max);
-      for (int s = some; s < min(m.S, some + 32); s += together) {
-        float weight[together], v[together][4];
+  for (int d = 4 * lane; d < m.Dv; d += 128) {
+    float max = SL_NEGATIVE_INFINITY, total = 0.0f, sum[4] = {};
+    for (int s = 0; s < m.S; s += together) {
+      float lse[together], v[together][4];
 #pragma unroll
-        for (int e = 0; e < together; e++) {
-          weight[e] = v[e][0] = v[e][1] = v[e][2] = v[e][3] = 0.0f;
-          if (s + e >= m.S) continue;  // for all lanes
-          weight[e] = __shfl_sync(all_lanes, own, s - some + e);
-          // Loads without branches, so that they are under way together; in the place of an empty state's o, which may be NaN, one that counts.
-          load_state(v[e], m, (weight[e] > 0.0f ? s + e : best) * m.o_state + row, d);
-        }
+      for (int e = 0; e < together; e++) {  // past the last it again, without branches
+        const long long state = min(s + e, m.S - 1);
+        lse[e] = m.lse2[t * m.lse_token + h * m.lse_head + state * m.lse_state];
+        load_state(v[e], m, state * m.o_state + row, d);
+      }
 #pragma unroll
-        for (int e = 0; e < together; e++)
+      for (int e = 0; e < together; e++) {
+        const float next = s + e < m.S ? lse[e] : SL_NEGATIVE_INFINITY, larger = fmaxf(max, next);
+        const float keep = rescale(max, larger), add = rescale(next, larger);
+        max = larger, total = total * keep + add;
 #pragma unroll
-          for (int i = 0; i < 4; i++) sum[i] += weight[e] * v[e][i];
+        for (int i = 0; i < 4; i++) sum[i] = sum[i] * keep + (add > 0.0f ? add * v[e][i] : 0.0f);  // an empty state's o may be NaN
       }
     }
-    if (d >= m.Dv) continue;
+    const bool empty = max == SL_NEGATIVE_INFINITY;
     const float inverse = empty ? 0.0f : 1.0f / total;
 #pragma unroll
-    for (int i = 0; i < 4; i++) sum[i] = empty ? 0.0f : sum[i] * inverse;
+    for (int i = 0; i < 4; i++) sum[i] *= inverse;
     const long long to = t * m.y_token + h * m.y_head + d;
     if (m.fours) {
       m.y.put_four(to, sum);
     } else {
       for (int i = 0; i < 4 && d + i < m.Dv; i++) m.y.put(to + i, sum[i]);
     }
+    if (d == 0 && m.y_lse2) m.y_lse2[t * m.y_lse_token + h * m.y_lse_head] = empty ? max : max + log2f(total);
   }
-  if (lane == 0 && m.y_lse2) m.y_lse2[t * m.y_lse_token + h * m.y_lse_head] = empty ? max : max + log2f(total);
 }
 
 // Every row of the last dimension begins at a multiple of four elements, and has whole fours.

@@ -191,7 +191,7 @@ __device__ __forceinline__ float load_l2(gmem<const float> p) {
   asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
   return v;
 #else
-  simt::acquire(p.p);
+  simt::acquire_now(p.p);
   return p[0];
 #endif
 }
@@ -201,7 +201,7 @@ __device__ __forceinline__ float4 load_l2(gmem<const float4> p) {
   asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory");
   return v;
 #else
-  simt::acquire(p.p);
+  simt::acquire_now(p.p);
   return p[0];
 #endif
 }

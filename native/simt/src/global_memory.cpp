@@ -119,8 +119,9 @@ uint64_t atomic(space s, atomic_op op, atomic_type type, void* p, uint64_t value
 
 void acquire(const void* p) {
   yield_lane();
-  tsan_acquire(const_cast<void*>(p));
+  acquire_now(p);
 }
+void acquire_now(const void* p) { tsan_acquire(const_cast<void*>(p)); }
 void release(void* p) { tsan_release(p); }
 
 void __threadfence() {}

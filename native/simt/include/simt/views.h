@@ -102,8 +102,9 @@ enum class atomic_type { i32, u32, u64, f32, f64 };
 // Returns the old value's bits.
 uint64_t atomic(space, atomic_op, atomic_type, void* p, uint64_t value, uint64_t compare, const char* low,
                 const char* high);
-// A load that sees what others have released; it lets them run first.
+// What a load sees of what others have released: of a value that may be waited for, whom it lets run first, and of one that is there.
 void acquire(const void* p);
+void acquire_now(const void* p);
 void release(void* p);
 
 template <typename T>

@@ -19,6 +19,7 @@ class key_costs {
   }
 
   double key(int64_t tokens) const {
+    if (tokens == 0) return 0;
     constexpr double from_cache = 0.4;
     const int64_t rows = tokens * group_, tile = rows <= c_.few_rows ? c_.few_rows : c_.tile_rows, tiles = (rows + tile - 1) / tile;
     return std::max(c_.byte * bytes_ * (1 + from_cache * double(tiles - 1)), c_.product * products_ * double(tiles * tile));
@@ -90,7 +91,7 @@ void choose_shared(std::vector<sl_prefix>& prefixes, const sharing_step& step, c
   for (int64_t over = rows() - step.max_rows; over > 0; over = rows() - step.max_rows) {
     node* least = nullptr;
     for (node& n : nodes)
-      if (n.kept && (least == nullptr || n.gain / double(n.tokens) < least->gain / double(least->tokens))) least = &n;
+      if (n.kept && n.tokens > 0 && (least == nullptr || n.gain / double(n.tokens) < least->gain / double(least->tokens))) least = &n;
     least->kept = false;
     walk();
   }

@@ -84,7 +84,7 @@ __device__ __forceinline__ void put_4(const tile_params& p, long long at, const 
 __device__ __forceinline__ void put_result(const tile_params& p, const device_plan& plan, row_place at, int d,
                                            const float (&sums)[4], softmax_state s) {
   float keep = 1.0f, unused;
-  if (p.sinks && at.token < plan.num_tokens()) s = merge(s, {p.sinks[at.head] * log2_e, 1.0f}, keep, unused);
+  if (p.sinks && at.token < plan.num_tokens()) s = merge(s, {__fmul_rn(p.sinks[at.head], log2_e), 1.0f}, keep, unused);
   const bool empty = s.max == SL_NEGATIVE_INFINITY;
   const float factor = empty ? 0.0f : keep / s.sum;
   float v[4];
@@ -121,7 +121,7 @@ struct running_row {
     float keep, more;
     state = merge(state, s, keep, more);
 #pragma unroll
-    for (int e = 0; e < 4; e++) v[e] = v[e] * keep + o[e] * more;
+    for (int e = 0; e < 4; e++) v[e] = fmaf(v[e], keep, o[e] * more);
   }
   __device__ __forceinline__ void add(float4 o, float2 s) {
     const float four[4] = {o.x, o.y, o.z, o.w};

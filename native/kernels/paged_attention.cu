@@ -64,12 +64,12 @@ attention_plan plan_attention(const device& d, const attention_args& a, bool cas
                                                      : prefill_blocks<false>(rows, dims, shared_bytes(d)));
     if (p.pinned) {
       // Chunks of a tile can be spread where it is its owner's only one; those have few rows.
-      const int64_t few = group * blocks_for(T, b.max_sequences), slot_bytes = few * (width + 2) * 4;
+      const int64_t few = std::min<int64_t>(group * blocks_for(T, b.max_sequences), rows), slot_bytes = few * (width + 2) * 4;
       const int64_t chunks =
           (blocks_for(int64_t(b.max_page_ids) * c.page_size, SL_ATTENTION_CHUNK) + 2 * int64_t(b.max_sequences) + 1) *
           c.kv_heads;
       s.chunk_rows = int(few);
-      if (few <= rows) s.chunk_slots = std::min<int64_t>(chunks, int64_t(most_chunk_bytes) / slot_bytes);
+      s.chunk_slots = std::min<int64_t>(chunks, int64_t(most_chunk_bytes) / slot_bytes);
     }
     return s;
   };

@@ -84,7 +84,6 @@ template <typename T, typename S>
 __global__ void __launch_bounds__(S::Threads, S::blocks)
     paged_prefill_kernel(tile_params p, device_plan plan, page_shape shape) {
   allow_next_kernel();
-  wait_for_previous_kernel();
   constexpr int DC = S::DC, Kt = S::Kt, Chunks = DC / 8, NK = S::Keys / 8;
   DYN_SHARED(T, staging);                              // [2 stages][keys, values][Kt][DC], and the queries' [Rows][DC]
   SHARED_ARRAY(long long, key_rows, 4 * Kt);           // of the tiles n & 3: the pools' rows, -1 for none
@@ -96,7 +95,10 @@ __global__ void __launch_bounds__(S::Threads, S::blocks)
   SHARED_ARRAY(int, found, 4);
   const int thread = int(threadIdx.x), lane = thread & 31, warp = thread / 32;
   const int warp_row = warp % S::WarpsM * 16, warp_key = warp / S::WarpsM * S::Keys;
-  for (bool first = true; next_piece<S::Rows>(work, piece, found, first, p, plan); first = false) {
+  // The plan is written before any kernel of its step, so the search need not wait; all else does, and who leaves does, for those behind.
+  bool more = next_piece<S::Rows>(work, piece, found, true, p, plan);
+  wait_for_previous_kernel();
+  for (; more; more = next_piece<S::Rows>(work, piece, found, false, p, plan)) {
     query_tile tile = get_words<query_tile>(piece);
     const tile_keys range = keys_of(tile, p, plan);
     const int base = range.first / Kt * Kt, tiles = range.first < range.last ? (range.last - base + Kt - 1) / Kt : 0;

@@ -26,7 +26,7 @@ __device__ __forceinline__ softmax_state empty_softmax() { return {SL_NEGATIVE_I
 __device__ __forceinline__ softmax_state merge(softmax_state a, softmax_state b, float& keep, float& add) {
   const float max = fmaxf(a.max, b.max);
   keep = rescale(a.max, max), add = rescale(b.max, max);
-  return {max, a.sum * keep + b.sum * add};
+  return {max, fmaf(a.sum, keep, b.sum * add)};  // written out, so that no compiler fuses the one product here and the other there
 }
 
 __device__ __forceinline__ float lse2(softmax_state s) {

@@ -41,7 +41,6 @@ template <int Parts>
 __global__ void __launch_bounds__(tiled_threads, 2)
     tiled_attention_kernel(tile_params p, device_plan plan, page_shape shape) {
   allow_next_kernel();
-  wait_for_previous_kernel();
   DYN_SHARED(float, memory);
   SHARED_ARRAY(long long, key_rows, tiled_keys);
   SHARED_ARRAY(float, scales, 2 * tiled_keys);
@@ -53,7 +52,10 @@ __global__ void __launch_bounds__(tiled_threads, 2)
   const smem<float> queries = memory, keys = memory + at.keys, values = keys, scores = memory + at.scores;
 
   const int thread = int(threadIdx.x), column = thread % 16, own = thread / 16 * 4;
-  for (bool first = true; next_piece<tiled_rows>(work, piece, found, first, p, plan); first = false) {
+  // The plan is written before any kernel of its step, so the search need not wait; all else does, and who leaves does, for those behind.
+  bool more = next_piece<tiled_rows>(work, piece, found, true, p, plan);
+  wait_for_previous_kernel();
+  for (; more; more = next_piece<tiled_rows>(work, piece, found, false, p, plan)) {
     query_tile tile = get_words<query_tile>(piece);
     const tile_keys range = keys_of(tile, p, plan);
     if (range.first < range.last) {

@@ -37,6 +37,7 @@ public sealed class SharingTests
     public void Costs_choose_what_predictions_do()
     {
         PredictedAttention.Gpu gpu = PredictedAttention.Gpus.Single(g => g.Name == "H100");
+        using Device device = Open(Backend.Simt);
         int shared = 0, all = 0;
         foreach ((int heads, int kvHeads) in new[] { (32, 32), (32, 8) })
         {
@@ -45,7 +46,7 @@ public sealed class SharingTests
                 foreach (int sequences in new[] { 1, 2, 4, 8, 16, 64, 256 })
                 {
                     const int suffix = 128;
-                    BatchInfo info = Plan(Backend.Simt, [.. Enumerable.Repeat(prefix + suffix, sequences)], [new(0, sequences, 0, prefix)], heads, kvHeads);
+                    BatchInfo info = Plan(device, [.. Enumerable.Repeat(prefix + suffix, sequences)], [new(0, sequences, 0, prefix)], heads, kvHeads);
                     PredictedAttention.Load load = new("", heads, kvHeads, 128, sequences, 1, prefix, suffix);
                     double gain = PredictedAttention.Flat(gpu, load) / PredictedAttention.Shared(gpu, load);
                     all++;
@@ -116,9 +117,19 @@ public sealed class SharingTests
     // A step of one token a sequence; pages are shared as far as the prefixes want.
     private static BatchInfo Plan(Backend backend, int[] lengths, SharedPrefix[] prefixes, int heads = 8, int kvHeads = 2, int rows = 0)
     {
+        using Device device = Open(backend);
+        return Plan(device, lengths, prefixes, heads, kvHeads, rows);
+    }
+
+    // The costs of simt are those of a GPU with as many multiprocessors.
+    private static Device Open(Backend backend)
+    {
         Assert.SkipWhen(Device.Count(backend) == 0, $"no {backend} device is here");
-        // The costs of simt are those of a GPU with as many multiprocessors.
-        using Device device = Device.Open(new DeviceOptions(backend) { Multiprocessors = backend == Backend.Simt ? 132 : 0 });
+        return Device.Open(new DeviceOptions(backend) { Multiprocessors = backend == Backend.Simt ? 132 : 0 });
+    }
+
+    private static BatchInfo Plan(Device device, int[] lengths, SharedPrefix[] prefixes, int heads, int kvHeads, int rows = 0)
+    {
         using ComputeStream stream = device.CreateStream();
         int shared = lengths.Max() / Page, own = lengths.Length;
         using KvCache cache = new(stream, new KvCacheOptions(DType.F16, 1, shared + own, kvHeads, 128, 128, Page));

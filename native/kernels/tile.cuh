@@ -48,7 +48,9 @@ struct weight_tile {
   static constexpr int row_bytes = x_row_bytes<W>(BK), stage_bytes = BM * row_bytes;
   static constexpr int out_row = BN + 4;  // floats: lanes of four rows of x write to different banks
   static constexpr int out_bytes = BM * out_row * 4;
-  static constexpr int shared_bytes = Stages * stage_bytes > out_bytes ? Stages * stage_bytes : out_bytes;
+  // Tiles of 16 rows have room for the sums of the parts before, which registers have not.
+  static constexpr int working_bytes = Stages * stage_bytes > out_bytes ? Stages * stage_bytes : out_bytes;
+  static constexpr int shared_bytes = working_bytes + (BM == 16 ? BM * BN * 4 : 0);
   static constexpr bool scales_sums = TN <= 2, by_16 = W == operand::six, may_bias = W == operand::four || W == operand::five;
   static constexpr int halves = BK / block_columns<W>;  // blocks of columns of a stage
 
@@ -230,8 +232,6 @@ __device__ __forceinline__ void stream_tiles(smem<char> shared, const tile_input
   const int block = int(blockIdx.x);
   const long long end = plan.first_of(block + 1);
   constexpr bool may_order = Tile::BM == 16;  // who is invariant takes no other
-  constexpr int held = Tile::BM * Tile::BN / 4 / Tile::threads;
-  float4 so_far[may_order ? held : 1];
   for (long long unit = plan.first_of(block); unit < end;) {
     const int tile = int(unit / plan.steps), from = int(unit % plan.steps);
     const bool in_order = may_order && plan.in_order();
@@ -245,14 +245,15 @@ __device__ __forceinline__ void stream_tiles(smem<char> shared, const tile_input
     unit += to - from;
     if (in_order) {
       if constexpr (may_order) {
-#pragma unroll
-        for (int i = 0; i < held; i++) {
-          const int at = int(threadIdx.x) + i * Tile::threads;
+        for (int at = int(threadIdx.x); at < Tile::BM * Tile::BN / 4; at += Tile::threads) {  // each thread its own
           const smem<float4> v = view_as<float4>(sums + (at / (Tile::BN / 4) * Tile::out_row + at % (Tile::BN / 4) * 4));
+          const smem<float4> before = view_as<float4>(shared + Tile::working_bytes) + at;
+          float4 all = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+          if (from > 0) all = before[0];
           const float4 more = v[0];
-          if (from == 0) so_far[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-          so_far[i].x += more.x, so_far[i].y += more.y, so_far[i].z += more.z, so_far[i].w += more.w;
-          if (to == plan.steps) v[0] = so_far[i];
+          all.x += more.x, all.y += more.y, all.z += more.z, all.w += more.w;
+          if (to == plan.steps) v[0] = all;
+          else before[0] = all;
         }
       }
       __syncthreads();

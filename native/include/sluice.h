@@ -646,7 +646,7 @@ typedef struct sl_attention_args {
    Source: Kwon et al. 2023 (pages), Milakov and Gimelshein 2018 (online softmax), Dao et al. 2023 (split-KV). */
 SL_API sl_status sl_paged_attention(sl_stream* stream, const sl_attention_args* args);
 
-/* The same result; each prefix of the batch is read once for all of its sequences. On reference and cpu the same to the
+/* The same result; each prefix that the batch's plan shares (sl_sharing) is read once for all of its sequences. On reference and cpu the same to the
    bit as sl_paged_attention.   Source: Juravsky et al. 2024, Ye et al. 2024. */
 SL_API sl_status sl_cascade_attention(sl_stream* stream, const sl_attention_args* args);
 

@@ -839,7 +839,7 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library)]
     internal static partial Status sl_paged_attention(sl_stream* stream, sl_attention_args* args);
 
-    /// <summary>The same result; each prefix of the batch is read once for all of its sequences. On reference and cpu the same to the
+    /// <summary>The same result; each prefix that the batch's plan shares (sl_sharing) is read once for all of its sequences. On reference and cpu the same to the
     /// bit as sl_paged_attention.   Source: Juravsky et al. 2024, Ye et al. 2024.</summary>
     [LibraryImport(Library)]
     internal static partial Status sl_cascade_attention(sl_stream* stream, sl_attention_args* args);

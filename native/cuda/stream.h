@@ -56,7 +56,7 @@ class cuda_stream final : public stream {
   pinned_staging& staging();
 
   // Counters, zero between kernels: what several blocks share counts by them who is done. Tiles of products have one for each of their
-  // blocks, of which most_sharing_blocks run on a multiprocessor; attention one for each tile and KV head, or goes without.
+  // blocks, of which most_sharing_blocks run on a multiprocessor; attention three for each of its own.
   static constexpr int most_sharing_blocks = 2;
   static int64_t arrival_counters(const device& d);
   unsigned* arrivals() const { return arrivals_; }

@@ -3,7 +3,7 @@
 // q, o {f16,bf16}, k and v of the same type or in eight bits with scales   D, Dv multiples of 8 (of 16 for eight bits) up to
 // 256; 64, 128 and 256 are built
 // grid: as many blocks as run at once, which share all tiles (attention_work.cuh)   block: 4 warps of 16 rows; or 2 or 4 warps that share 16 rows and part the keys
-// shared: two stages of keys and values: 32 KB for D 64, 64 KB for 128, 96 KB for 256 with the queries
+// shared: two or three stages of keys and values: 32 or 48 KB for D 64, 64 KB for 128, 72 or 96 KB for 256 with the queries; stages of eight bits are half as large
 // A prompt is bound by the tensor cores, few rows on long sequences by memory: each key and value is read once a tile.
 // Rows of shared memory are XOR-swizzled by 16 bytes, so that neither copies nor ldmatrix meet a bank twice.
 // Source: Dao 2023 (FlashAttention-2), Kwon et al. 2023 (pages), Ainslie et al. 2023 (groups).

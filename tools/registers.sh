@@ -4,7 +4,11 @@
 # The words are those of nvcc 11.8 to 13: later ones add "used N barriers" and lines that are not looked at.
 set -euo pipefail
 folder=${1:?registers.sh BUILD-FOLDER}
-mapfile -t logs < <(find "$folder" -name '*.ptxas' | sort)
+# A build folder keeps the logs of kernels that are gone from the sources: they count no more.
+mapfile -t logs < <(find "$folder" -name '*.ptxas' | sort | while read -r log; do
+  source=${log##*/}
+  [[ $log != */__/kernels/* || -e $(dirname "$0")/../native/kernels/${source%.o.ptxas} ]] && echo "$log"
+done)
 [[ ${#logs[@]} -gt 0 ]] || { echo "registers.sh: no .ptxas files under $folder: build with SL_CUDA first" >&2; exit 1; }
 rows=$(mktemp)
 trap 'rm -f "$rows"' EXIT

@@ -134,7 +134,9 @@ struct row {  // a row of an activation tensor
 };
 
 struct kernels {
-  void (*linear)(const linear_task&);
+  void (*quantised_linear)(const linear_task&);  // formats that round x
+  void (*dense_linear)(const linear_task&);      // f32, f16, bf16
+  void (*int4_linear)(const linear_task&);       // int4
   void (*attend)(attention_task&);
   void (*merge)(float* state, const float* other, int64_t value_dim);
   // o = sum / total, with the sink (times log2(e)) where there is one; returns lse2.

@@ -172,16 +172,18 @@ double sum_exp(const float* x, int64_t count, float shift) {
   return total;
 }
 
-// ---- the table of this instruction set; the other kernels stand in linear_kernels.cpp and attention_kernels.cpp
+// ---- the table of this instruction set; the other kernels stand in the other *_kernels.cpp
 
-void linear(const linear_task&);
+void quantised_linear(const linear_task&);
+void dense_linear(const linear_task&);
+void int4_linear(const linear_task&);
 int64_t row_tile(int64_t left);
 void attend(attention_task&);
 void merge(float* state, const float* other, int64_t value_dim);
 float finish(const float* state, int64_t value_dim, bool has_sink, float sink, row o);
 
 const kernels& table() {
-  static constexpr kernels all = {linear,   attend, merge, finish, widen,        narrow,  row_tile, pack_tile,
+  static constexpr kernels all = {quantised_linear, dense_linear, int4_linear, attend, merge, finish, widen,        narrow,  row_tile, pack_tile,
                                   rms_norm, add,    turn,  gate,   merge_states, largest, sum_exp};
   return all;
 }

@@ -1,8 +1,7 @@
-// y[m,n] = cap(scale * (sum_k x[m,k] w[n,k] + bias)) + residual, over panels of 16 rows of w.
+// y[m,n] = cap(scale * (sum_k x[m,k] w[n,k] + bias)) + residual, w in 4 to 8 bits and x rounded to int8.
 //
-// Quantised: a block's 32 products are summed in integers, exactly; each block's sum is scaled and added to the row's
-// f32 sum, block after block. Dense: f32 fused multiply-adds along k, in stretches of 256 whose sums are added up.
-// 4-bit weights that take x as it is: int4_kernels.cpp. In any case the operations that make y[m,n] and their order do not depend on the rows beside m, so a row's result is
+// A block's 32 products are summed in integers, exactly; each block's sum is scaled and added to the row's f32 sum, block
+// after block. The operations that make y[m,n] and their order do not depend on the rows beside m, so a row's result is
 // the same to the bit in any batch. Many rows share each unpacked block; one row is bound by reading w.
 #include "linear_tile.h"
 
@@ -214,90 +213,12 @@ void quantised(const linear_task& t) {
   }
 }
 
-// ---- dense
-
-constexpr int64_t kStretch = 256;
-
-template <weight_format Format>
-inline f32x16 load_weights(const uint8_t* panel, int64_t k) {
-  if constexpr (Format == weight_format::f32) return load((const float*)panel + k * 16);
-  if constexpr (Format == weight_format::f16) return load_f16(panel + k * 32);
-  if constexpr (Format == weight_format::bf16) return load_bf16(panel + k * 32);
-}
-
-template <weight_format Format, int Rows, int Panels>
-void dense_tile(const linear_task& t, int64_t panel, int64_t m, int64_t rows) {
-  const int64_t K = t.weight.cols;
-  const uint8_t* w[Panels];
-  const float* x[Rows];
-  f32x16 total[Rows][Panels];
-  SL_UNROLL for (int p = 0; p < Panels; ++p) w[p] = t.weight.data + (panel + p) * t.weight.panel_bytes;
-  SL_UNROLL for (int r = 0; r < Rows; ++r) {
-    x[r] = t.x + (m + (r < rows ? r : 0)) * t.x_stride;
-    SL_UNROLL for (int p = 0; p < Panels; ++p) total[r][p] = zero();
-  }
-  for (int64_t first = 0; first < K; first += kStretch) {
-    const int64_t last = first + kStretch < K ? first + kStretch : K;
-    f32x16 sum[Rows][Panels];
-    SL_UNROLL for (int r = 0; r < Rows; ++r) SL_UNROLL for (int p = 0; p < Panels; ++p) sum[r][p] = zero();
-    for (int64_t k = first; k < last; ++k) {
-      f32x16 v[Panels];
-      SL_UNROLL for (int p = 0; p < Panels; ++p) v[p] = load_weights<Format>(w[p], k);
-      SL_UNROLL for (int r = 0; r < Rows; ++r) {
-        const f32x16 xs = set1(x[r][k]);
-        SL_UNROLL for (int p = 0; p < Panels; ++p) sum[r][p] = fma(xs, v[p], sum[r][p]);
-      }
-    }
-    SL_UNROLL for (int r = 0; r < Rows; ++r) SL_UNROLL for (int p = 0; p < Panels; ++p) total[r][p] =
-        total[r][p] + sum[r][p];
-  }
-  for (int r = 0; r < Rows && r < rows; ++r)
-    for (int p = 0; p < Panels; ++p) finish_row(t, m + r, (panel + p) * kPanelRows, total[r][p]);
-}
-
-template <weight_format Format, int Panels>
-void dense_panels(const linear_task& t, int64_t panel) {
-  constexpr int kMost = kLinearRows >= 16 ? 8 : 4;
-  for (int64_t m = t.first_row; m < t.last_row;) {
-    const int64_t rows = t.last_row - m;
-    if (kMost >= 8 && rows > 5) {
-      dense_tile<Format, kMost, Panels>(t, panel, m, rows);
-      m += kMost;
-    } else if (rows > 2) {
-      dense_tile<Format, 4, Panels>(t, panel, m, rows);
-      m += 4;
-    } else if (rows == 2) {
-      dense_tile<Format, 2, Panels>(t, panel, m, rows);
-      m += 2;
-    } else {
-      dense_tile<Format, 1, Panels>(t, panel, m, rows);
-      m += 1;
-    }
-  }
-}
-
-template <weight_format Format>
-void dense(const linear_task& t) {
-  int64_t panel = t.first_panel;
-  if (t.last_row - t.first_row == 1) {  // four panels, so that a row's adds need not wait for each other
-    for (; panel + 4 <= t.last_panel; panel += 4) dense_tile<Format, 1, 4>(t, panel, t.first_row, 1);
-  }
-  for (; panel + 2 <= t.last_panel; panel += 2) dense_panels<Format, 2>(t, panel);
-  for (; panel < t.last_panel; ++panel) dense_panels<Format, 1>(t, panel);
-}
-
 }  // namespace
-
-void int4_linear(const linear_task& t);
 
 int64_t row_tile(int64_t left) { return tile_of(left); }
 
-void linear(const linear_task& t) {
+void quantised_linear(const linear_task& t) {
   switch (t.weight.format) {
-    case weight_format::f32: dense<weight_format::f32>(t); break;
-    case weight_format::f16: dense<weight_format::f16>(t); break;
-    case weight_format::bf16: dense<weight_format::bf16>(t); break;
-    case weight_format::int4: int4_linear(t); break;
     case weight_format::q4_half: quantised<4, scales_half>(t); break;
     case weight_format::q4_bias: quantised<4, scales_bias>(t); break;
     case weight_format::q4_super: quantised<4, scales_super>(t); break;
@@ -307,7 +228,7 @@ void linear(const linear_task& t) {
     case weight_format::q6_super: quantised<6, scales_super_signed>(t); break;
     case weight_format::q8_half: quantised<8, scales_half>(t); break;
     case weight_format::q8_full: quantised<8, scales_full>(t); break;
-    case weight_format::count: break;
+    default: break;
   }
 }
 

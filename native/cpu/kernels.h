@@ -11,23 +11,24 @@ namespace sl::cpu {
 
 // ---------------------------------------------------------------- weights
 
-// Rows stand in panels of 16, one a lane. There are three kinds of panels; with their scales behind the values:
+// Rows stand in panels of 16, one a lane. There are three kinds of panels:
 //
 // Dense (f32, f16, bf16) holds for each k its 16 values.
 //
 // int4 multiplies x as it is. Values: for each 8 of K a 32-bit word of each row, the first value in the lowest nibble.
-// Scales: for each group of K 16 f16 scales, then 16 u8 zero points (w = scale (q - zero)).
+// Scales, behind all values: for each group of K 16 f16 scales, then 16 u8 zero points (w = scale (q - zero)).
 //
-// The others multiply x rounded to int8. They hold blocks of 32 values along K:
+// The others multiply x rounded to int8. They hold blocks of 32 values along K, in chunks: the scales of a chunk's blocks, then
+// the blocks, so that a panel is one stream of memory (the last chunk may hold fewer blocks).
+//   scales, 16 values (a row each) of every kind:
+//     half         a chunk of 2 blocks: of each an f16 scale
+//     half_bias    of 1: f16 scale, f16 bias
+//     full         of 1: f32 scale
+//     super        of 8: f16 d, f16 dmin, then of each block: u8 scale, u8 min   (w = d scale q - dmin min)
+//     super_signed of 8: f16 d, then of each half block: i8 scale                (w = d scale (q - 32)), then 32 bytes of nothing
 //   a block: 8 groups of 4 values of each row. 8 bits: 64 bytes a group. 4 bits: 4 x 64 bytes, group g in the low and
 //   g + 4 in the high nibbles of part g. 5 bits: another 64 bytes, bit g belongs to group g. 6 bits: another 128 bytes,
 //   bits 2(g%4) of part g/4.
-//   scales, 16 values (a row each) of every kind:
-//     half         a block: f16 scale
-//     half_bias    a block: f16 scale, f16 bias
-//     full         a block: f32 scale
-//     super        eight blocks: f16 d, f16 dmin, then a block: u8 scale, u8 min   (w = d scale q - dmin min)
-//     super_signed eight blocks: f16 d, then a half block: i8 scale               (w = d scale (q - 32))
 enum class weight_format : int32_t {
   f32,
   f16,
@@ -53,12 +54,36 @@ struct packed_weight {
   const uint8_t* data;
   int64_t rows, cols;
   int64_t panel_bytes;
-  int64_t scales_offset;  // in a panel
+  int64_t scales_offset;  // in a panel (int4)
   weight_format format;
   int64_t group;  // int4: values along K that share a scale, a multiple of 32; else 0
 };
 
 constexpr bool rounds_x(weight_format format) { return format >= weight_format::q4_half; }
+
+// Where blocks and their scales lie in a panel of a format that rounds x.
+struct block_layout {
+  int64_t block_bytes, scale_bytes, blocks;  // of a block; of a chunk; in a chunk
+  constexpr int64_t chunk_bytes() const { return scale_bytes + blocks * block_bytes; }
+  constexpr int64_t scales_at(int64_t block) const { return block / blocks * chunk_bytes(); }
+  constexpr int64_t block_at(int64_t block) const { return scales_at(block) + scale_bytes + block % blocks * block_bytes; }
+  constexpr int64_t panel_bytes(int64_t count) const { return count == 0 ? 0 : block_at(count - 1) + block_bytes; }
+};
+
+constexpr block_layout layout_of(weight_format format) {
+  switch (format) {
+    case weight_format::q4_half: return {256, 64, 2};
+    case weight_format::q5_half: return {320, 64, 2};
+    case weight_format::q8_half: return {512, 64, 2};
+    case weight_format::q4_bias: return {256, 64, 1};
+    case weight_format::q5_bias: return {320, 64, 1};
+    case weight_format::q8_full: return {512, 64, 1};
+    case weight_format::q4_super: return {256, 320, 8};
+    case weight_format::q5_super: return {320, 320, 8};
+    case weight_format::q6_super: return {384, 320, 8};
+    default: return {};
+  }
+}
 
 // x as a product takes it: int8 by blocks of 32 (value = scale * q), in tiles of R rows that pass over the weights
 // together (R: row_tile of the rows that are left). A tile holds a record a block:

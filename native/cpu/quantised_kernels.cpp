@@ -11,9 +11,6 @@ namespace {
 // ---- blocks of 32 values, unpacked to eight groups of 4 x 16 bytes
 
 template <int Bits>
-constexpr int64_t kBlockBytes = Bits * 64;
-
-template <int Bits>
 inline void unpack(const uint8_t* p, u8x64* w) {
   if constexpr (Bits == 8) {
     SL_UNROLL for (int g = 0; g < 8; ++g) w[g] = load_bytes(p + 64 * g);
@@ -111,11 +108,11 @@ struct scales_centred {
 };
 
 struct scales_half : scales_centred {
-  void load_block(const uint8_t* p, int64_t block) { scale = load_f16(p + block * 32); }
+  void load_block(const uint8_t* p, int64_t part) { scale = load_f16(p + part * 32); }
 };
 
 struct scales_full : scales_centred {
-  void load_block(const uint8_t* p, int64_t block) { scale = load((const float*)(p + block * 64)); }
+  void load_block(const uint8_t* p, int64_t) { scale = load((const float*)p); }
 };
 
 // w = scale q + bias: scale (sum of q x) + bias (sum of x)
@@ -132,27 +129,25 @@ struct scales_affine {
 };
 
 struct scales_bias : scales_affine {
-  void load_block(const uint8_t* p, int64_t block) {
-    scale = load_f16(p + block * 64);
-    bias = load_f16(p + block * 64 + 32);
+  void load_block(const uint8_t* p, int64_t) {
+    scale = load_f16(p);
+    bias = load_f16(p + 32);
   }
 };
 
 struct scales_super : scales_affine {
-  void load_block(const uint8_t* p, int64_t block) {
-    const uint8_t* super = p + block / 8 * 320;
-    const uint8_t* own = super + 64 + block % 8 * 32;
-    scale = load_f16(super) * load_u8(own);
-    bias = zero() - load_f16(super + 32) * load_u8(own + 16);
+  void load_block(const uint8_t* p, int64_t part) {
+    const uint8_t* own = p + 64 + part * 32;
+    scale = load_f16(p) * load_u8(own);
+    bias = zero() - load_f16(p + 32) * load_u8(own + 16);
   }
 };
 
 struct scales_super_signed {  // a scale each half block
   f32x16 first, second;
-  void load_block(const uint8_t* p, int64_t block) {
-    const uint8_t* super = p + block / 8 * 288;
-    const uint8_t* own = super + 32 + block % 8 * 32;
-    const f32x16 d = load_f16(super);
+  void load_block(const uint8_t* p, int64_t part) {
+    const uint8_t* own = p + 32 + part * 32;
+    const f32x16 d = load_f16(p);
     first = d * load_i8(own);
     second = d * load_i8(own + 16);
   }
@@ -172,20 +167,30 @@ struct scales_super_signed {  // a scale each half block
 
 // ---- a tile of x and a panel
 
-template <int Bits, typename Scales, int Rows>
+// Weights come from memory at the pace of one core only if they are asked for this far ahead: the processor's own prefetching
+// starts anew with each page, and each block holds back the loads behind it.
+constexpr int64_t kAhead = 4096;
+
+template <weight_format Format, int Bits, typename Scales, int Rows>
 void quantised_tile(const linear_task& t, int64_t panel, int64_t m, int64_t rows) {
+  constexpr block_layout kLayout = layout_of(Format);
   const int64_t blocks = t.weight.cols / kBlock;
-  const uint8_t* quants = t.weight.data + panel * t.weight.panel_bytes;
-  const uint8_t* scales = quants + t.weight.scales_offset;
+  const uint8_t* p = t.weight.data + panel * t.weight.panel_bytes;
   x_block<Rows> x = {t.packed + m * blocks * kRecordBytes};
   f32x16 sum[Rows];
   SL_UNROLL for (int r = 0; r < Rows; ++r) sum[r] = zero();
-  for (int64_t b = 0; b < blocks; ++b, x.p += kRecordBytes * Rows) {
-    u8x64 w[8];
-    Scales s;
-    unpack<Bits>(quants + b * kBlockBytes<Bits>, w);
-    s.load_block(scales, b);
-    SL_UNROLL for (int r = 0; r < Rows; r += kBatch<Rows>) s.template add_block<Bits>(sum, w, x, r);
+  for (int64_t first = 0; first < blocks; first += kLayout.blocks) {
+    const uint8_t* scales = p;
+    SL_UNROLL for (int64_t line = 0; line < kLayout.scale_bytes; line += 64) __builtin_prefetch(p + kAhead + line);
+    p += kLayout.scale_bytes;
+    for (int64_t part = 0; part < kLayout.blocks && first + part < blocks; ++part, p += kLayout.block_bytes, x.p += kRecordBytes * Rows) {
+      u8x64 w[8];
+      Scales s;
+      SL_UNROLL for (int64_t line = 0; line < kLayout.block_bytes; line += 64) __builtin_prefetch(p + kAhead + line);
+      unpack<Bits>(p, w);
+      s.load_block(scales, part);
+      SL_UNROLL for (int r = 0; r < Rows; r += kBatch<Rows>) s.template add_block<Bits>(sum, w, x, r);
+    }
   }
   SL_UNROLL for (int r = 0; r < Rows; ++r) if (r < rows) finish_row(t, m + r, panel * kPanelRows, sum[r]);
 }
@@ -196,18 +201,18 @@ int64_t tile_of(int64_t left) {
   return left > 2 ? 4 : left;
 }
 
-template <int Bits, typename Scales>
+template <weight_format Format, int Bits, typename Scales>
 void quantised(const linear_task& t) {
   for (int64_t panel = t.first_panel; panel < t.last_panel; ++panel) {
     int64_t tile;
     for (int64_t m = t.first_row; m < t.last_row; m += tile) {
       const int64_t rows = t.last_row - m;
       switch (tile = tile_of(rows)) {
-        case 16: quantised_tile<Bits, Scales, (kLinearRows < 16 ? 1 : 16)>(t, panel, m, rows); break;
-        case 8: quantised_tile<Bits, Scales, (kLinearRows < 8 ? 1 : 8)>(t, panel, m, rows); break;
-        case 4: quantised_tile<Bits, Scales, 4>(t, panel, m, rows); break;
-        case 2: quantised_tile<Bits, Scales, 2>(t, panel, m, rows); break;
-        default: quantised_tile<Bits, Scales, 1>(t, panel, m, rows);
+        case 16: quantised_tile<Format, Bits, Scales, (kLinearRows < 16 ? 1 : 16)>(t, panel, m, rows); break;
+        case 8: quantised_tile<Format, Bits, Scales, (kLinearRows < 8 ? 1 : 8)>(t, panel, m, rows); break;
+        case 4: quantised_tile<Format, Bits, Scales, 4>(t, panel, m, rows); break;
+        case 2: quantised_tile<Format, Bits, Scales, 2>(t, panel, m, rows); break;
+        default: quantised_tile<Format, Bits, Scales, 1>(t, panel, m, rows);
       }
     }
   }
@@ -219,15 +224,15 @@ int64_t row_tile(int64_t left) { return tile_of(left); }
 
 void quantised_linear(const linear_task& t) {
   switch (t.weight.format) {
-    case weight_format::q4_half: quantised<4, scales_half>(t); break;
-    case weight_format::q4_bias: quantised<4, scales_bias>(t); break;
-    case weight_format::q4_super: quantised<4, scales_super>(t); break;
-    case weight_format::q5_half: quantised<5, scales_half>(t); break;
-    case weight_format::q5_bias: quantised<5, scales_bias>(t); break;
-    case weight_format::q5_super: quantised<5, scales_super>(t); break;
-    case weight_format::q6_super: quantised<6, scales_super_signed>(t); break;
-    case weight_format::q8_half: quantised<8, scales_half>(t); break;
-    case weight_format::q8_full: quantised<8, scales_full>(t); break;
+    case weight_format::q4_half: quantised<weight_format::q4_half, 4, scales_half>(t); break;
+    case weight_format::q4_bias: quantised<weight_format::q4_bias, 4, scales_bias>(t); break;
+    case weight_format::q4_super: quantised<weight_format::q4_super, 4, scales_super>(t); break;
+    case weight_format::q5_half: quantised<weight_format::q5_half, 5, scales_half>(t); break;
+    case weight_format::q5_bias: quantised<weight_format::q5_bias, 5, scales_bias>(t); break;
+    case weight_format::q5_super: quantised<weight_format::q5_super, 5, scales_super>(t); break;
+    case weight_format::q6_super: quantised<weight_format::q6_super, 6, scales_super_signed>(t); break;
+    case weight_format::q8_half: quantised<weight_format::q8_half, 8, scales_half>(t); break;
+    case weight_format::q8_full: quantised<weight_format::q8_full, 8, scales_full>(t); break;
     default: break;
   }
 }

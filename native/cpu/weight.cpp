@@ -129,22 +129,6 @@ int bits_of(weight_format format) {
   }
 }
 
-// Bytes of the scales of one block of 16 rows, the super block's share included.
-int64_t scale_bytes(weight_format format) {
-  switch (format) {
-    case weight_format::q4_half:
-    case weight_format::q5_half:
-    case weight_format::q8_half: return 32;
-    case weight_format::q4_bias:
-    case weight_format::q5_bias:
-    case weight_format::q8_full: return 64;
-    case weight_format::q4_super:
-    case weight_format::q5_super: return 40;
-    case weight_format::q6_super: return 36;
-    default: return 0;
-  }
-}
-
 void put_values(uint8_t* p, int bits, int64_t lane, const uint8_t* q) {
   for (int k = 0; k < 32; ++k) {
     const int group = k / 4;
@@ -173,33 +157,29 @@ uint8_t value_at(const uint8_t* p, int bits, int64_t lane, int k) {
   return static_cast<uint8_t>(q);
 }
 
-// Where lane's part of block b's scales lies.
-void put_scales(uint8_t* p, weight_format format, int64_t b, int64_t lane, const source_block& s) {
+// Lane's part of a block's scales, of the chunk whose scales begin at p.
+void put_scales(uint8_t* p, weight_format format, int64_t part, int64_t lane, const source_block& s) {
   switch (format) {
     case weight_format::q4_half:
     case weight_format::q5_half:
-    case weight_format::q8_half: std::memcpy(p + b * 32 + lane * 2, &s.scale, 2); break;
+    case weight_format::q8_half: std::memcpy(p + part * 32 + lane * 2, &s.scale, 2); break;
     case weight_format::q4_bias:
     case weight_format::q5_bias:
-      std::memcpy(p + b * 64 + lane * 2, &s.scale, 2);
-      std::memcpy(p + b * 64 + 32 + lane * 2, &s.bias, 2);
+      std::memcpy(p + lane * 2, &s.scale, 2);
+      std::memcpy(p + 32 + lane * 2, &s.bias, 2);
       break;
-    case weight_format::q8_full: std::memcpy(p + b * 64 + lane * 4, &s.full, 4); break;
+    case weight_format::q8_full: std::memcpy(p + lane * 4, &s.full, 4); break;
     case weight_format::q4_super:
-    case weight_format::q5_super: {
-      uint8_t* super = p + b / 8 * 320;
-      std::memcpy(super + lane * 2, &s.scale, 2);
-      std::memcpy(super + 32 + lane * 2, &s.bias, 2);
-      super[64 + b % 8 * 32 + lane] = s.small_scale;
-      super[64 + b % 8 * 32 + 16 + lane] = s.small_min;
+    case weight_format::q5_super:
+      std::memcpy(p + lane * 2, &s.scale, 2);
+      std::memcpy(p + 32 + lane * 2, &s.bias, 2);
+      p[64 + part * 32 + lane] = s.small_scale;
+      p[64 + part * 32 + 16 + lane] = s.small_min;
       break;
-    }
-    default: {
-      uint8_t* super = p + b / 8 * 288;
-      std::memcpy(super + lane * 2, &s.scale, 2);
-      std::memcpy(super + 32 + b % 8 * 32 + lane, &s.signed_scale[0], 1);
-      std::memcpy(super + 32 + b % 8 * 32 + 16 + lane, &s.signed_scale[1], 1);
-    }
+    default:
+      std::memcpy(p + lane * 2, &s.scale, 2);
+      std::memcpy(p + 32 + part * 32 + lane, &s.signed_scale[0], 1);
+      std::memcpy(p + 32 + part * 32 + 16 + lane, &s.signed_scale[1], 1);
   }
 }
 
@@ -285,10 +265,11 @@ std::unique_ptr<weight> pack_weight(const sl_weight_source& s, thread_pool& pool
 
   const int64_t panels = (s.rows + kPanelRows - 1) / kPanelRows, bits = bits_of(format);
   const int64_t values = s.cols * bits * kPanelRows / 8;
-  int64_t scales = 0;
-  if (format == weight_format::int4) scales = s.cols / s.group * kInt4GroupBytes;
-  if (rounds_x(format)) scales = s.cols / kBlock * scale_bytes(format);
-  const int64_t panel_bytes = (values + scales + 63) / 64 * 64;
+  const block_layout layout = layout_of(format);
+  int64_t used = values;
+  if (format == weight_format::int4) used += s.cols / s.group * kInt4GroupBytes;
+  if (rounds_x(format)) used = layout.panel_bytes(s.cols / kBlock);
+  const int64_t panel_bytes = (used + 63) / 64 * 64;
   if (panel_bytes > INT64_MAX / panels)
     throw error(SL_ERR_OUT_OF_MEMORY, "out of memory: the weight exceeds 2^63 bytes");
   w->allocate(static_cast<uint64_t>(panel_bytes * panels));
@@ -311,8 +292,8 @@ std::unique_ptr<weight> pack_weight(const sl_weight_source& s, thread_pool& pool
     for (int64_t lane = 0; lane < rows; ++lane) {
       for (int64_t b = 0; b < s.cols / kBlock; ++b) {
         read_block(s, first + lane, b, block);
-        put_values(p + b * bits * 64, static_cast<int>(bits), lane, block.q);
-        put_scales(p + values, format, b, lane, block);
+        put_values(p + layout.block_at(b), static_cast<int>(bits), lane, block.q);
+        put_scales(p + layout.scales_at(b), format, b % layout.blocks, lane, block);
       }
     }
   });
@@ -334,40 +315,40 @@ void unpack_row(const cpu_weight& w, int64_t row, float* out) {
     return;
   }
   const int bits = bits_of(p.format);
-  const uint8_t* scales = panel + p.scales_offset;
+  const block_layout layout = layout_of(p.format);
   for (int64_t b = 0; b < p.cols / kBlock; ++b) {
-    const uint8_t* block = panel + b * bits * 64;
+    const uint8_t* block = panel + layout.block_at(b);
+    const uint8_t* scales = panel + layout.scales_at(b);
+    const int64_t part = b % layout.blocks;
     float scale[2] = {0, 0}, bias = 0, zero = 0;
     switch (p.format) {
       case weight_format::q4_half:
       case weight_format::q5_half:
       case weight_format::q8_half:
-        scale[0] = scale[1] = f16_to_f32(half_bits(scales + b * 32 + lane * 2));
+        scale[0] = scale[1] = f16_to_f32(half_bits(scales + part * 32 + lane * 2));
         zero = static_cast<float>(1 << (bits - 1));
         break;
       case weight_format::q4_bias:
       case weight_format::q5_bias:
-        scale[0] = scale[1] = f16_to_f32(half_bits(scales + b * 64 + lane * 2));
-        bias = f16_to_f32(half_bits(scales + b * 64 + 32 + lane * 2));
+        scale[0] = scale[1] = f16_to_f32(half_bits(scales + lane * 2));
+        bias = f16_to_f32(half_bits(scales + 32 + lane * 2));
         break;
       case weight_format::q8_full:
-        std::memcpy(&scale[0], scales + b * 64 + lane * 4, 4);
+        std::memcpy(&scale[0], scales + lane * 4, 4);
         scale[1] = scale[0];
         zero = 128;
         break;
       case weight_format::q4_super:
       case weight_format::q5_super: {
-        const uint8_t* super = scales + b / 8 * 320;
-        const uint8_t* own = super + 64 + b % 8 * 32;
-        scale[0] = scale[1] = f16_to_f32(half_bits(super + lane * 2)) * static_cast<float>(own[lane]);
-        bias = -(f16_to_f32(half_bits(super + 32 + lane * 2)) * static_cast<float>(own[16 + lane]));
+        const uint8_t* own = scales + 64 + part * 32;
+        scale[0] = scale[1] = f16_to_f32(half_bits(scales + lane * 2)) * static_cast<float>(own[lane]);
+        bias = -(f16_to_f32(half_bits(scales + 32 + lane * 2)) * static_cast<float>(own[16 + lane]));
         break;
       }
       default: {
-        const uint8_t* super = scales + b / 8 * 288;
-        const float d = f16_to_f32(half_bits(super + lane * 2));
+        const float d = f16_to_f32(half_bits(scales + lane * 2));
         for (int half = 0; half < 2; ++half)
-          scale[half] = d * static_cast<float>(static_cast<int8_t>(super[32 + b % 8 * 32 + half * 16 + lane]));
+          scale[half] = d * static_cast<float>(static_cast<int8_t>(scales[32 + part * 32 + half * 16 + lane]));
         zero = 32;
       }
     }

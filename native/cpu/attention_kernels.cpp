@@ -13,64 +13,108 @@ constexpr float kNone = -INFINITY;
 
 int64_t padded(int64_t dim) { return (dim + 15) / 16 * 16; }
 
-// The vector of a slot in a pool [pages, Hkv, P, dim].
-struct slot_vector {
-  const char* data;  // null: none
-  float scale;       // of quantised ones
+// How a pool's elements are read: sixteen from p on.
+struct f32_elements {
+  static constexpr int64_t kBytes = 4;
+  static f32x16 load(const char* p) { return SL_ISA::load((const float*)p); }
 };
-slot_vector slot(const attention_task& t, const char* pool, const float* scales, int64_t key, int64_t dim, int64_t size) {
-  const int64_t page = t.pages[key / t.page_size];
-  const int64_t at = (page * t.kv_heads + t.kv_head) * t.page_size + key % t.page_size;
-  return {pool + at * dim * size, scales != nullptr ? scales[at] : 1.0f};
+struct f16_elements {
+  static constexpr int64_t kBytes = 2;
+  static f32x16 load(const char* p) { return load_f16(p); }
+};
+struct bf16_elements {
+  static constexpr int64_t kBytes = 2;
+  static f32x16 load(const char* p) { return load_bf16(p); }
+};
+struct i8_elements {
+  static constexpr int64_t kBytes = 1;
+  static f32x16 load(const char* p) { return load_i8((const uint8_t*)p); }
+};
+struct e4m3_elements {
+  static constexpr int64_t kBytes = 1;
+  static f32x16 load(const char* p) { return load_e4m3((const uint8_t*)p); }
+};
+
+// Elements d .. d+15 of a vector, zeros past `count`.
+template <typename Elements>
+inline f32x16 load_elements(const char* vector, float scale, int64_t d, int64_t count) {
+  f32x16 v;
+  if (count - d >= 16) {
+    v = Elements::load(vector + d * Elements::kBytes);
+  } else {
+    char part[64] = {};
+    memcpy(part, vector + d * Elements::kBytes, (size_t)((count - d) * Elements::kBytes));
+    v = Elements::load(part);
+  }
+  return Elements::kBytes == 1 ? v * set1(scale) : v;
 }
 
-float from_e4m3(uint8_t b) {
-  // As a binary32 its bits are those of the value times 2^-120, subnormals too.
-  const uint32_t bits = (uint32_t)(b & 0x7f) << 20;
-  float v;
-  memcpy(&v, &bits, 4);
-  v = (b & 0x7f) == 0x7f ? NAN : v * 1.329227995784916e36f;  // 2^120
-  return b & 0x80 ? -v : v;
+// The vectors of 16 slots of a pool [pages, Hkv, P, dim]; of those outside of [begin, end), whose memory may hold anything, none.
+struct slots {
+  const char* data[16];
+  float scale[16];
+  bool all;  // of the 16 are there
+};
+
+inline int64_t place_of(const attention_task& t, int64_t key) {
+  return ((int64_t)t.pages[key / t.page_size] * t.kv_heads + t.kv_head) * t.page_size + key % t.page_size;
 }
 
-// Sixteen of a vector's elements from d on, zeros past `count`.
-f32x16 load_elements(sl_dtype dtype, slot_vector v, int64_t d, int64_t count) {
-  if (dtype != SL_DTYPE_I8 && dtype != SL_DTYPE_FP8_E4M3) return load_some(dtype, v.data, d, count);
-  float wide[16] = {};
-  const int64_t n = count < 16 ? count : 16;
-  if (dtype == SL_DTYPE_I8)
-    for (int64_t i = 0; i < n; ++i) wide[i] = (float)(int8_t)v.data[d + i];
-  else
-    for (int64_t i = 0; i < n; ++i) wide[i] = from_e4m3((uint8_t)v.data[d + i]);
-  return load(wide) * set1(v.scale);
+slots find_slots(const attention_task& t, const char* pool, const float* scales, int64_t first, int64_t begin, int64_t end, int64_t bytes) {
+  slots s;
+  s.all = first >= begin && first + 16 <= end;
+  if (s.all && t.page_size % 16 == 0) {
+    const int64_t place = place_of(t, first);
+    for (int64_t j = 0; j < 16; ++j) {
+      s.data[j] = pool + (place + j) * bytes;
+      s.scale[j] = scales != nullptr ? scales[place + j] : 1.0f;
+    }
+    return s;
+  }
+  for (int64_t j = 0; j < 16; ++j) {
+    const bool there = first + j >= begin && first + j < end;
+    const int64_t place = there ? place_of(t, first + j) : 0;
+    s.data[j] = there ? pool + place * bytes : nullptr;
+    s.scale[j] = there && scales != nullptr ? scales[place] : 1.0f;
+  }
+  return s;
 }
 
-// turned[d][j] = key first+j's dim d; 0 outside of [begin, end), whose slots may hold anything
-void load_keys(const attention_task& t, int64_t first, int64_t begin, int64_t end, int64_t size, float* turned) {
-  const int64_t D = t.key_dim;
-  slot_vector keys[16];
-  for (int64_t j = 0; j < 16; ++j)
-    keys[j] = first + j >= begin && first + j < end ? slot(t, t.keys, t.key_scales, first + j, D, size) : slot_vector{};
+// Asks for the memory of 16 slots: pages lie anywhere, so nothing else foresees them.
+template <int Level>
+inline void ask_for(const attention_task& t, const char* pool, int64_t first, int64_t end, int64_t bytes) {
+  if (first >= end || t.page_size % 16 != 0) return;
+  const char* p = pool + place_of(t, first) * bytes;
+  for (int64_t at = 0; at < 16 * bytes; at += 64) __builtin_prefetch(p + at, 0, Level);
+}
+
+// turned[d][j] = key first+j's dim d; 0 where there is none
+template <typename Elements>
+void load_keys(const slots& keys, int64_t D, float* turned) {
   for (int64_t d = 0; d < D; d += 16) {
     f32x16 rows[16];
-    for (int j = 0; j < 16; ++j) rows[j] = keys[j].data != nullptr ? load_elements(t.dtype, keys[j], d, D - d) : zero();
+    if (keys.all) {
+      SL_UNROLL for (int j = 0; j < 16; ++j) rows[j] = load_elements<Elements>(keys.data[j], keys.scale[j], d, D);
+    } else {
+      for (int j = 0; j < 16; ++j) rows[j] = keys.data[j] != nullptr ? load_elements<Elements>(keys.data[j], keys.scale[j], d, D) : zero();
+    }
     transpose(rows, turned + d * 16);
   }
 }
 
-// Returns whether all of them are finite.
-bool load_values(const attention_task& t, int64_t first, int64_t begin, int64_t end, int64_t size, float* wide) {
-  const int64_t Dv = t.value_dim, stride = padded(Dv);
-  f32x16 nothing = zero();  // 0 times an infinity or a NaN is a NaN
+template <typename Elements>
+void load_values(const slots& values, int64_t Dv, float* wide) {
+  const int64_t stride = padded(Dv);
   for (int64_t j = 0; j < 16; ++j) {
-    const bool used = first + j >= begin && first + j < end;
-    const slot_vector value = used ? slot(t, t.values, t.value_scales, first + j, Dv, size) : slot_vector{};
-    for (int64_t d = 0; d < Dv; d += 16) {
-      const f32x16 v = used ? load_elements(t.dtype, value, d, Dv - d) : zero();
-      nothing = fma(v, zero(), nothing);
-      store(wide + j * stride + d, v);
-    }
+    const char* value = values.data[j];
+    for (int64_t d = 0; d < Dv; d += 16)
+      store(wide + j * stride + d, value != nullptr ? load_elements<Elements>(value, values.scale[j], d, Dv) : zero());
   }
+}
+
+bool all_finite(const float* wide, int64_t count) {
+  f32x16 nothing = zero();  // 0 times an infinity or a NaN is a NaN
+  for (int64_t i = 0; i < count; i += 16) nothing = fma(load(wide + i), zero(), nothing);
   return sum(nothing) == 0.0f;
 }
 
@@ -112,6 +156,7 @@ void score(const attention_task& t, const float* turned, float* scores) {
 // Lanes first .. first+15 that a row sees, as bits.
 uint32_t visible(const attention_row& row, int64_t first) {
   const int64_t low = row.first - first, high = row.last - first;
+  if (low <= 0 && high >= 16 && row.mask == nullptr) return 0xffffu;
   if (high <= 0 || low >= 16) return 0;
   uint32_t bits = 0xffffu;
   if (low > 0) bits &= 0xffffu << low;
@@ -185,9 +230,14 @@ void weigh(const attention_task& t, const float* p, const float* values, float* 
   int64_t row = 0;
   for (; row + 4 <= t.count; row += 4)
     weigh_rows<4>(p + row * kChunk, values, Dv, states + row * state_stride, state_stride);
-  for (; row + 2 <= t.count; row += 2)
-    weigh_rows<2>(p + row * kChunk, values, Dv, states + row * state_stride, state_stride);
-  for (; row < t.count; ++row) weigh_rows<1>(p + row * kChunk, values, Dv, states + row * state_stride, state_stride);
+  p += row * kChunk;
+  states += row * state_stride;
+  switch (t.count - row) {
+    case 3: weigh_rows<3>(p, values, Dv, states, state_stride); break;
+    case 2: weigh_rows<2>(p, values, Dv, states, state_stride); break;
+    case 1: weigh_rows<1>(p, values, Dv, states, state_stride); break;
+    default: break;
+  }
 }
 
 // The same where a value is not finite: a key that a row does not see must not touch it, and 0 times infinity would.
@@ -224,28 +274,34 @@ void merge(float* state, const float* other, int64_t value_dim) {
   state[Dv + 1] = state[Dv + 1] * powers[0] + other[Dv + 1] * powers[1];
 }
 
-void attend(attention_task& t) {
-  const int64_t size = t.dtype == SL_DTYPE_F32 ? 4 : t.key_scales != nullptr ? 1 : 2, D = padded(t.key_dim), Dv = padded(t.value_dim);
+namespace {
+
+template <typename Elements>
+void attend_with(attention_task& t) {
+  constexpr int64_t kAhead = 32;  // keys asked for before they are read
+  const int64_t D = padded(t.key_dim), Dv = padded(t.value_dim);
+  const int64_t key_bytes = t.key_dim * Elements::kBytes, value_bytes = t.value_dim * Elements::kBytes;
   const int64_t state_stride = state_floats(t.value_dim), rows = t.count + 8;
   float* turned = (float*)t.scratch;
   float* wide = turned + 16 * D;
   float* states = wide + 16 * Dv;
   float* scores = states + rows * state_stride;
   t.keys_read = 0;
-  for (int64_t base = t.first_key; base < t.last_key; base += kChunk) {
-    const int64_t limit = base + kChunk < t.last_key ? base + kChunk : t.last_key;
-    int64_t begin = limit, end = base;  // what any of the rows may see
-    for (int32_t r = 0; r < t.count; ++r) {
-      if (t.rows[r].first < begin) begin = t.rows[r].first;
-      if (t.rows[r].last > end) end = t.rows[r].last;
-    }
-    if (begin < base) begin = base;
-    if (end > limit) end = limit;
+  int64_t first = t.last_key, last = 0;  // what any of the rows may see
+  for (int32_t r = 0; r < t.count; ++r) {
+    if (t.rows[r].first < first) first = t.rows[r].first;
+    if (t.rows[r].last > last) last = t.rows[r].last;
+  }
+  if (last > t.last_key) last = t.last_key;
+  for (int64_t base = t.first_key; base < last; base += kChunk) {
+    const int64_t begin = first > base ? first : base, end = base + kChunk < last ? base + kChunk : last;
     if (begin >= end) continue;
     const int64_t first_tile = begin / 16 * 16;
     t.keys_read += end - begin;
     for (int64_t j = first_tile; j < end; j += 16) {
-      load_keys(t, j, begin, end, size, turned);
+      ask_for<3>(t, t.keys, j + kAhead, last, key_bytes);
+      ask_for<2>(t, t.values, j, last, value_bytes);
+      load_keys<Elements>(find_slots(t, t.keys, t.key_scales, j, begin, end, key_bytes), t.key_dim, turned);
       score(t, turned, scores + (j - base));
     }
     for (int32_t r = 0; r < t.count; ++r) {
@@ -253,10 +309,25 @@ void attend(attention_task& t) {
       soften(t, t.rows[r], first_tile, end, base, scores + r * kChunk, states + r * state_stride);
     }
     for (int64_t j = first_tile; j < end; j += 16) {
-      if (load_values(t, j, begin, end, size, wide)) weigh(t, scores + (j - base), wide, states, state_stride);
+      load_values<Elements>(find_slots(t, t.values, t.value_scales, j, begin, end, value_bytes), t.value_dim, wide);
+      bool seen = true;  // all of it, by every row
+      for (int32_t r = 0; r < t.count; ++r) seen = seen && visible(t.rows[r], j) == 0xffffu;
+      if (seen || all_finite(wide, 16 * Dv)) weigh(t, scores + (j - base), wide, states, state_stride);
       else weigh_visible(t, j, scores + (j - base), wide, states, state_stride);
     }
     for (int32_t r = 0; r < t.count; ++r) merge(t.rows[r].state, states + r * state_stride, t.value_dim);
+  }
+}
+
+}  // namespace
+
+void attend(attention_task& t) {
+  switch (t.dtype) {
+    case SL_DTYPE_F16: attend_with<f16_elements>(t); break;
+    case SL_DTYPE_BF16: attend_with<bf16_elements>(t); break;
+    case SL_DTYPE_I8: attend_with<i8_elements>(t); break;
+    case SL_DTYPE_FP8_E4M3: attend_with<e4m3_elements>(t); break;
+    default: attend_with<f32_elements>(t); break;
   }
 }
 

@@ -30,6 +30,17 @@ namespace {
 
 constexpr float kLog2e = 1.44269504088896340736f;
 
+// E4M3's exponent has three bits fewer than f16's and lies 8 below: the bits of a magnitude, moved, are an f16 of 2^-8 the value,
+// subnormals too.
+inline f32x16 load_e4m3(const uint8_t* p) {
+  uint16_t half[16];
+  for (int i = 0; i < 16; ++i) {
+    const uint16_t magnitude = p[i] & 0x7f, sign = (uint16_t)((p[i] & 0x80) << 8);
+    half[i] = (uint16_t)(sign | (magnitude == 0x7f ? 0x7e00 : magnitude << 7));
+  }
+  return load_f16(half) * set1(256.0f);
+}
+
 inline f32x16 load_as(sl_dtype dtype, const void* data, int64_t index) {
   switch (dtype) {
     case SL_DTYPE_F16: return load_f16((const uint16_t*)data + index);

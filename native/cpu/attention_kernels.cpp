@@ -1,7 +1,7 @@
 // Attention of query rows over the paged keys that they share.
 //
-// A chunk of 256 keys at a time: scores of all rows (a tile of 16 keys is turned so that lanes are keys, and serves
-// every row), softmax, then the values (a tile of 16 is widened once and serves every row). What a row gets depends on
+// A chunk of 256 keys at a time: scores of all rows (a tile of 32 keys is turned so that lanes are keys, and serves
+// every row), softmax, then the values (a tile of 32, widened once where rows are many). What a row gets depends on
 // its own keys alone: dimensions and keys are summed one after the other, and keys that it does not see weigh 0.
 #include "simd.h"
 
@@ -9,6 +9,8 @@ namespace sl::cpu::SL_ISA {
 namespace {
 
 constexpr int64_t kChunk = SL_ATTENTION_CHUNK;
+constexpr int64_t kKeys = 32;  // whose scores are made together: two vectors, so that few rows have chains of adds enough
+constexpr int64_t kFew = 8;    // rows up to which values are widened in each use
 constexpr float kNone = -INFINITY;
 
 int64_t padded(int64_t dim) { return (dim + 15) / 16 * 16; }
@@ -35,80 +37,80 @@ struct e4m3_elements {
   static f32x16 load(const char* p) { return load_e4m3((const uint8_t*)p); }
 };
 
-// Elements d .. d+15 of a vector, zeros past `count`.
-template <typename Elements>
-inline f32x16 load_elements(const char* vector, float scale, int64_t d, int64_t count) {
+// Elements d .. d+15 of a vector of dim elements; where those are no multiple of 16 (not Whole), zeros past the last.
+template <typename Elements, bool Whole>
+inline f32x16 load_elements(const char* vector, float scale, int64_t d, int64_t dim) {
   f32x16 v;
-  if (count - d >= 16) {
+  if (Whole || dim - d >= 16) {
     v = Elements::load(vector + d * Elements::kBytes);
   } else {
     char part[64] = {};
-    memcpy(part, vector + d * Elements::kBytes, (size_t)((count - d) * Elements::kBytes));
+    memcpy(part, vector + d * Elements::kBytes, (size_t)((dim - d) * Elements::kBytes));
     v = Elements::load(part);
   }
   return Elements::kBytes == 1 ? v * set1(scale) : v;
 }
 
-// The vectors of 16 slots of a pool [pages, Hkv, P, dim]; of those outside of [begin, end), whose memory may hold anything, none.
-struct slots {
-  const char* data[16];
-  float scale[16];
-  bool all;  // of the 16 are there
-};
-
 inline int64_t place_of(const attention_task& t, int64_t key) {
   return ((int64_t)t.pages[key / t.page_size] * t.kv_heads + t.kv_head) * t.page_size + key % t.page_size;
 }
 
-slots find_slots(const attention_task& t, const char* pool, const float* scales, int64_t first, int64_t begin, int64_t end, int64_t bytes) {
-  slots s;
-  s.all = first >= begin && first + 16 <= end;
-  if (s.all && t.page_size % 16 == 0) {
-    const int64_t place = place_of(t, first);
-    for (int64_t j = 0; j < 16; ++j) {
-      s.data[j] = pool + (place + j) * bytes;
-      s.scale[j] = scales != nullptr ? scales[place + j] : 1.0f;
+// The vectors of slots begin .. end-1 of a pool [pages, Hkv, P, dim], at most kKeys of them.
+struct slots {
+  const char* data[kKeys];
+  float scale[kKeys];
+  int64_t count;
+
+  void find(const attention_task& t, const char* pool, const float* scales, int64_t begin, int64_t end, int64_t bytes) {
+    count = 0;
+    if (end > begin / kKeys * kKeys + kKeys) end = begin / kKeys * kKeys + kKeys;
+    for (int64_t key = begin; key < end;) {
+      int64_t place = place_of(t, key), left = t.page_size - key % t.page_size;
+      if (left > end - key) left = end - key;
+      key += left;
+      const char* p = pool + place * bytes;
+      for (; left > 0; --left, ++place, p += bytes) {
+        data[count] = p;
+        scale[count++] = scales != nullptr ? scales[place] : 1.0f;
+      }
     }
-    return s;
+    // What is asked for ahead is asked for each of kKeys.
+    for (int64_t i = count; i < kKeys; ++i) data[i] = data[0];
   }
-  for (int64_t j = 0; j < 16; ++j) {
-    const bool there = first + j >= begin && first + j < end;
-    const int64_t place = there ? place_of(t, first + j) : 0;
-    s.data[j] = there ? pool + place * bytes : nullptr;
-    s.scale[j] = there && scales != nullptr ? scales[place] : 1.0f;
-  }
-  return s;
-}
+};
 
-// Asks for the memory of 16 slots: pages lie anywhere, so nothing else foresees them.
-template <int Level>
-inline void ask_for(const attention_task& t, const char* pool, int64_t first, int64_t end, int64_t bytes) {
-  if (first >= end || t.page_size % 16 != 0) return;
-  const char* p = pool + place_of(t, first) * bytes;
-  for (int64_t at = 0; at < 16 * bytes; at += 64) __builtin_prefetch(p + at, 0, Level);
-}
-
-// turned[d][j] = key first+j's dim d; 0 where there is none
-template <typename Elements>
-void load_keys(const slots& keys, int64_t D, float* turned) {
-  for (int64_t d = 0; d < D; d += 16) {
-    f32x16 rows[16];
-    if (keys.all) {
-      SL_UNROLL for (int j = 0; j < 16; ++j) rows[j] = load_elements<Elements>(keys.data[j], keys.scale[j], d, D);
-    } else {
-      for (int j = 0; j < 16; ++j) rows[j] = keys.data[j] != nullptr ? load_elements<Elements>(keys.data[j], keys.scale[j], d, D) : zero();
+// turned[half][d][j] = dim d of key 16 half + j; key `skipped` is the first slot, and 0 stands where there is none.
+template <typename Elements, bool Whole>
+void load_keys(const slots& keys, const slots& next, int64_t skipped, int64_t D, float* turned) {
+  const int64_t count = keys.count;
+  for (int64_t half = 0; half < kKeys; half += 16, turned += 16 * padded(D)) {
+    const int64_t slot = half - skipped;  // of lane 0
+    for (int64_t d = 0; d < D; d += 16) {
+      f32x16 rows[16];
+      if (slot >= 0 && slot + 16 <= count) {
+        SL_UNROLL for (int j = 0; j < 16; ++j) {
+          rows[j] = load_elements<Elements, Whole>(keys.data[slot + j], keys.scale[slot + j], d, D);
+          __builtin_prefetch(next.data[slot + j] + d * Elements::kBytes);
+        }
+      } else {
+        for (int j = 0; j < 16; ++j) {
+          const bool there = slot + j >= 0 && slot + j < count;
+          rows[j] = there ? load_elements<Elements, Whole>(keys.data[slot + j], keys.scale[slot + j], d, D) : zero();
+        }
+      }
+      transpose(rows, turned + d * 16);
     }
-    transpose(rows, turned + d * 16);
   }
 }
 
-template <typename Elements>
-void load_values(const slots& values, int64_t Dv, float* wide) {
+template <typename Elements, bool Whole>
+void load_values(const slots& values, const slots& next, int64_t Dv, float* wide) {
   const int64_t stride = padded(Dv);
-  for (int64_t j = 0; j < 16; ++j) {
-    const char* value = values.data[j];
-    for (int64_t d = 0; d < Dv; d += 16)
-      store(wide + j * stride + d, value != nullptr ? load_elements<Elements>(value, values.scale[j], d, Dv) : zero());
+  for (int64_t j = 0; j < values.count; ++j) {
+    for (int64_t d = 0; d < Dv; d += 16) {
+      store(wide + j * stride + d, load_elements<Elements, Whole>(values.data[j], values.scale[j], d, Dv));
+      __builtin_prefetch(next.data[j] + d * Elements::kBytes);
+    }
   }
 }
 
@@ -118,38 +120,43 @@ bool all_finite(const float* wide, int64_t count) {
   return sum(nothing) == 0.0f;
 }
 
+// scores[r][j] = q_r . key j, dims one after the other; turned holds kKeys keys in two halves.
 template <int Rows>
 void score_tile(const attention_task& t, int64_t row, const float* turned, float* scores) {
+  const int64_t half = 16 * padded(t.key_dim);
   const float* q[Rows];
-  f32x16 sum[Rows];
+  f32x16 sum[Rows][2];
   SL_UNROLL for (int r = 0; r < Rows; ++r) {
-    q[r] = t.rows[row + r < t.count ? row + r : row].q;
-    sum[r] = zero();
+    q[r] = t.rows[row + r].q;
+    sum[r][0] = sum[r][1] = zero();
   }
   for (int64_t d = 0; d < t.key_dim; ++d) {
-    const f32x16 keys = load(turned + d * 16);
-    SL_UNROLL for (int r = 0; r < Rows; ++r) sum[r] = fma(set1(q[r][d]), keys, sum[r]);
+    const f32x16 low = load(turned + d * 16), high = load(turned + half + d * 16);
+    SL_UNROLL for (int r = 0; r < Rows; ++r) {
+      const f32x16 one = set1(q[r][d]);
+      sum[r][0] = fma(one, low, sum[r][0]);
+      sum[r][1] = fma(one, high, sum[r][1]);
+    }
   }
-  SL_UNROLL for (int r = 0; r < Rows; ++r) store(scores + r * kChunk, sum[r]);
+  SL_UNROLL for (int r = 0; r < Rows; ++r) {
+    store(scores + r * kChunk, sum[r][0]);
+    store(scores + r * kChunk + 16, sum[r][1]);
+  }
 }
 
 void score(const attention_task& t, const float* turned, float* scores) {
-  for (int64_t row = 0; row < t.count;) {
-    float* target = scores + row * kChunk;
-    const int64_t left = t.count - row;
-    if (kTileRows >= 8 && left > 4) {
-      score_tile<kTileRows>(t, row, turned, target);
-      row += kTileRows;
-    } else if (kTileRows >= 4 && left > 2) {
-      score_tile<4>(t, row, turned, target);
-      row += 4;
-    } else if (left > 1) {
-      score_tile<2>(t, row, turned, target);
-      row += 2;
-    } else {
-      score_tile<1>(t, row, turned, target);
-      row += 1;
-    }
+  int64_t row = 0;
+  for (; row + kTileRows <= t.count; row += kTileRows) score_tile<kTileRows>(t, row, turned, scores + row * kChunk);
+  scores += row * kChunk;
+  switch (t.count - row) {
+    case 7: score_tile<7>(t, row, turned, scores); break;
+    case 6: score_tile<6>(t, row, turned, scores); break;
+    case 5: score_tile<5>(t, row, turned, scores); break;
+    case 4: score_tile<4>(t, row, turned, scores); break;
+    case 3: score_tile<3>(t, row, turned, scores); break;
+    case 2: score_tile<2>(t, row, turned, scores); break;
+    case 1: score_tile<1>(t, row, turned, scores); break;
+    default: break;
   }
 }
 
@@ -199,55 +206,71 @@ void soften(const attention_task& t, const attention_row& row, int64_t begin, in
   state[padded(t.value_dim) + 1] = sum(total);
 }
 
-// The rows' sums += probabilities times 16 values, key after key.
-template <int Rows, int Vectors>
-void weigh_tile(const float* p, const float* values, int64_t stride, float* states, int64_t state_stride) {
+// The rows' sums += probabilities times `count` values, key after key. `values` tells where they are and reads 16 of value j's elements.
+template <int Rows, int Vectors, typename Values>
+inline void weigh_tile(const float* p, const Values& values, int64_t d, int64_t count, float* states, int64_t state_stride) {
   f32x16 s[Rows][Vectors];
   SL_UNROLL for (int r = 0; r < Rows; ++r) SL_UNROLL for (int v = 0; v < Vectors; ++v) s[r][v] =
-      load(states + r * state_stride + 16 * v);
-  for (int64_t j = 0; j < 16; ++j) {
+      load(states + r * state_stride + d + 16 * v);
+  for (int64_t j = 0; j < count; ++j) {
     f32x16 value[Vectors];
-    SL_UNROLL for (int v = 0; v < Vectors; ++v) value[v] = load(values + j * stride + 16 * v);
+    SL_UNROLL for (int v = 0; v < Vectors; ++v) value[v] = values.read(j, d + 16 * v);
     SL_UNROLL for (int r = 0; r < Rows; ++r) {
       const f32x16 weight = set1(p[r * kChunk + j]);
       SL_UNROLL for (int v = 0; v < Vectors; ++v) s[r][v] = fma(weight, value[v], s[r][v]);
     }
   }
   SL_UNROLL for (int r = 0; r < Rows; ++r) SL_UNROLL for (int v = 0; v < Vectors; ++v)
-      store(states + r * state_stride + 16 * v, s[r][v]);
+      store(states + r * state_stride + d + 16 * v, s[r][v]);
 }
 
-template <int Rows>
-void weigh_rows(const float* p, const float* values, int64_t Dv, float* states, int64_t state_stride) {
+template <int Rows, typename Values>
+void weigh_rows(const float* p, const Values& values, int64_t Dv, int64_t count, float* states, int64_t state_stride) {
   constexpr int kWide = kTileRows >= 8 ? 4 : 1;  // 16 registers of 32, or 4 x 2 of 16
   int64_t d = 0;
-  for (; d + 16 * kWide <= Dv; d += 16 * kWide) weigh_tile<Rows, kWide>(p, values + d, Dv, states + d, state_stride);
-  for (; d < Dv; d += 16) weigh_tile<Rows, 1>(p, values + d, Dv, states + d, state_stride);
+  for (; d + 16 * kWide <= Dv; d += 16 * kWide) weigh_tile<Rows, kWide>(p, values, d, count, states, state_stride);
+  for (; d < Dv; d += 16) weigh_tile<Rows, 1>(p, values, d, count, states, state_stride);
 }
 
-void weigh(const attention_task& t, const float* p, const float* values, float* states, int64_t state_stride) {
+template <typename Values>
+void weigh(const attention_task& t, const float* p, const Values& values, int64_t count, float* states, int64_t state_stride) {
   const int64_t Dv = padded(t.value_dim);
   int64_t row = 0;
   for (; row + 4 <= t.count; row += 4)
-    weigh_rows<4>(p + row * kChunk, values, Dv, states + row * state_stride, state_stride);
+    weigh_rows<4>(p + row * kChunk, values, Dv, count, states + row * state_stride, state_stride);
   p += row * kChunk;
   states += row * state_stride;
   switch (t.count - row) {
-    case 3: weigh_rows<3>(p, values, Dv, states, state_stride); break;
-    case 2: weigh_rows<2>(p, values, Dv, states, state_stride); break;
-    case 1: weigh_rows<1>(p, values, Dv, states, state_stride); break;
+    case 3: weigh_rows<3>(p, values, Dv, count, states, state_stride); break;
+    case 2: weigh_rows<2>(p, values, Dv, count, states, state_stride); break;
+    case 1: weigh_rows<1>(p, values, Dv, count, states, state_stride); break;
     default: break;
   }
 }
 
+struct wide_values {
+  const float* data;
+  int64_t stride;
+  f32x16 read(int64_t j, int64_t d) const { return load(data + j * stride + d); }
+};
+
+template <typename Elements>
+struct stored_values {  // of a multiple of 16 elements
+  const slots &s, &next;
+  f32x16 read(int64_t j, int64_t d) const {
+    __builtin_prefetch(next.data[j] + d * Elements::kBytes);
+    return load_elements<Elements, true>(s.data[j], s.scale[j], d, 0);
+  }
+};
+
 // The same where a value is not finite: a key that a row does not see must not touch it, and 0 times infinity would.
-void weigh_visible(const attention_task& t, int64_t first, const float* p, const float* values, float* states,
+void weigh_visible(const attention_task& t, int64_t first, int64_t count, const float* p, const float* values, float* states,
                    int64_t state_stride) {
   const int64_t Dv = padded(t.value_dim);
   for (int64_t row = 0; row < t.count; ++row) {
-    const uint32_t bits = visible(t.rows[row], first);
-    for (int64_t j = 0; j < 16; ++j) {
-      if (!(bits >> j & 1)) continue;
+    for (int64_t j = 0; j < count; ++j) {
+      const int64_t key = first + j;
+      if (!(visible(t.rows[row], key / 16 * 16) >> key % 16 & 1)) continue;
       const f32x16 weight = set1(p[row * kChunk + j]);
       float* state = states + row * state_stride;
       for (int64_t d = 0; d < Dv; d += 16) store(state + d, fma(weight, load(values + j * Dv + d), load(state + d)));
@@ -276,47 +299,77 @@ void merge(float* state, const float* other, int64_t value_dim) {
 
 namespace {
 
-template <typename Elements>
-void attend_with(attention_task& t) {
-  constexpr int64_t kAhead = 32;  // keys asked for before they are read
+template <typename Elements, bool Whole>
+void attend_whole(attention_task& t) {
   const int64_t D = padded(t.key_dim), Dv = padded(t.value_dim);
   const int64_t key_bytes = t.key_dim * Elements::kBytes, value_bytes = t.value_dim * Elements::kBytes;
   const int64_t state_stride = state_floats(t.value_dim), rows = t.count + 8;
   float* turned = (float*)t.scratch;
-  float* wide = turned + 16 * D;
-  float* states = wide + 16 * Dv;
+  float* wide = turned + kKeys * D;
+  float* states = wide + kKeys * Dv;
   float* scores = states + rows * state_stride;
+  // While one tile is worked on the next is asked for, a little at a time: pages lie anywhere, so nothing else foresees them.
+  slots both[2], *now = both, *next = both + 1;
+  const auto find_keys = [&](slots& s, int64_t begin, int64_t end) { s.find(t, t.keys, t.key_scales, begin, end, key_bytes); };
+  const auto find_values = [&](slots& s, int64_t begin, int64_t end) { s.find(t, t.values, t.value_scales, begin, end, value_bytes); };
+  const auto turn_over = [&] {
+    slots* old = now;
+    now = next;
+    next = old;
+  };
   t.keys_read = 0;
   int64_t first = t.last_key, last = 0;  // what any of the rows may see
+  int64_t all_from = 0, all_to = t.last_key;  // what all of them see
   for (int32_t r = 0; r < t.count; ++r) {
-    if (t.rows[r].first < first) first = t.rows[r].first;
-    if (t.rows[r].last > last) last = t.rows[r].last;
+    const attention_row& row = t.rows[r];
+    if (row.first < first) first = row.first;
+    if (row.last > last) last = row.last;
+    if (row.first > all_from) all_from = row.first;
+    if (row.last < all_to) all_to = row.last;
+    if (row.mask != nullptr) all_to = 0;
   }
+  if (first < t.first_key) first = t.first_key;
   if (last > t.last_key) last = t.last_key;
   for (int64_t base = t.first_key; base < last; base += kChunk) {
     const int64_t begin = first > base ? first : base, end = base + kChunk < last ? base + kChunk : last;
     if (begin >= end) continue;
-    const int64_t first_tile = begin / 16 * 16;
+    const int64_t first_tile = begin / kKeys * kKeys;
+    if (t.keys_read == 0) find_keys(*now, begin, end);
     t.keys_read += end - begin;
-    for (int64_t j = first_tile; j < end; j += 16) {
-      ask_for<3>(t, t.keys, j + kAhead, last, key_bytes);
-      ask_for<2>(t, t.values, j, last, value_bytes);
-      load_keys<Elements>(find_slots(t, t.keys, t.key_scales, j, begin, end, key_bytes), t.key_dim, turned);
+    for (int64_t j = first_tile; j < end; j += kKeys, turn_over()) {
+      if (j + kKeys < end) find_keys(*next, j + kKeys, end);
+      else find_values(*next, begin, end);
+      load_keys<Elements, Whole>(*now, *next, j < begin ? begin - j : 0, t.key_dim, turned);
       score(t, turned, scores + (j - base));
     }
     for (int32_t r = 0; r < t.count; ++r) {
       memset(states + r * state_stride, 0, (size_t)state_stride * 4);
-      soften(t, t.rows[r], first_tile, end, base, scores + r * kChunk, states + r * state_stride);
+      soften(t, t.rows[r], begin / 16 * 16, end, base, scores + r * kChunk, states + r * state_stride);
     }
-    for (int64_t j = first_tile; j < end; j += 16) {
-      load_values<Elements>(find_slots(t, t.values, t.value_scales, j, begin, end, value_bytes), t.value_dim, wide);
-      bool seen = true;  // all of it, by every row
-      for (int32_t r = 0; r < t.count; ++r) seen = seen && visible(t.rows[r], j) == 0xffffu;
-      if (seen || all_finite(wide, 16 * Dv)) weigh(t, scores + (j - base), wide, states, state_stride);
-      else weigh_visible(t, j, scores + (j - base), wide, states, state_stride);
+    for (int64_t from = begin; from < end; turn_over()) {
+      const int64_t at = from, to = at + now->count;
+      from = to;
+      if (to < end) find_values(*next, to, end);
+      else if (end < last) find_keys(*next, end, last);
+      else *next = *now;
+      const bool seen = at >= all_from && to <= all_to;
+      const float* p = scores + (at - base);
+      if (Whole && seen && t.count <= kFew) {
+        weigh(t, p, stored_values<Elements>{*now, *next}, now->count, states, state_stride);
+        continue;
+      }
+      load_values<Elements, Whole>(*now, *next, t.value_dim, wide);
+      if (seen || all_finite(wide, now->count * Dv)) weigh(t, p, wide_values{wide, Dv}, now->count, states, state_stride);
+      else weigh_visible(t, at, now->count, p, wide, states, state_stride);
     }
     for (int32_t r = 0; r < t.count; ++r) merge(t.rows[r].state, states + r * state_stride, t.value_dim);
   }
+}
+
+template <typename Elements>
+void attend_with(attention_task& t) {
+  if (t.key_dim % 16 == 0 && t.value_dim % 16 == 0) attend_whole<Elements, true>(t);
+  else attend_whole<Elements, false>(t);
 }
 
 }  // namespace

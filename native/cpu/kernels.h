@@ -147,8 +147,8 @@ struct attention_task {
 
 constexpr int64_t attention_scratch(int64_t rows, int64_t key_dim, int64_t value_dim) {
   const int64_t D = (key_dim + 15) / 16 * 16, Dv = (value_dim + 15) / 16 * 16, padded = rows + 8;
-  // scores and chunk states of the rows, a tile of 16 keys and one of 16 values
-  return (padded * SL_ATTENTION_CHUNK + padded * state_floats(value_dim) + 16 * D + 16 * Dv) * 4 + 256;
+  // scores and chunk states of the rows, a tile of 32 keys and one of 32 values
+  return (padded * SL_ATTENTION_CHUNK + padded * state_floats(value_dim) + 32 * D + 32 * Dv) * 4 + 256;
 }
 
 // ---------------------------------------------------------------- the table

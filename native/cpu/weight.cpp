@@ -2,10 +2,6 @@
 #include <algorithm>
 #include <cstring>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "blocks.h"
 #include "cpu.h"
 #include "int4.h"
@@ -244,14 +240,6 @@ void pack_dense_panel(const sl_weight_source& s, weight_format format, int64_t p
 void cpu_weight::allocate(uint64_t bytes) {
   data_ = host_allocate(bytes);
   bytes_ = bytes;
-#if defined(__linux__)
-  // Weights are read from end to end each step: with pages of 2 MiB few of the reads wait for an address translation.
-  // Asked for, not required: where the system has none, nothing is lost.
-  constexpr uintptr_t kHuge = uintptr_t{2} << 20;
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(data_) + kHuge - 1) / kHuge * kHuge;
-  const uintptr_t last = (reinterpret_cast<uintptr_t>(data_) + bytes) / kHuge * kHuge;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
 }
 
 std::unique_ptr<weight> pack_weight(const sl_weight_source& s, thread_pool& pool) {

@@ -28,6 +28,10 @@ namespace sl::cpu {
 //     full         a block: f32 scale
 //     super        eight blocks: f16 d, f16 dmin, then a block: u8 scale, u8 min   (w = d scale q - dmin min)
 //     super_signed eight blocks: f16 d, then a half block: i8 scale               (w = d scale (q - 32))
+//
+// Files keep packed weights: whatever changes in these layouts, in the formats' numbers or in what is put where grows this.
+constexpr int32_t kLayoutVersion = 1;
+
 enum class weight_format : int32_t {
   f32,
   f16,

@@ -7,6 +7,7 @@ namespace Sluice.Loading;
 /// <summary>A file's bytes by offset, memory-mapped or read on demand. Reads may come from any thread.</summary>
 internal sealed class FileSource : IDisposable
 {
+    private const int LargePiece = 1 << 16;
     private readonly SafeFileHandle? _file;
     private readonly MemoryMappedFile? _map;
     private readonly MemoryMappedViewAccessor? _view;
@@ -29,6 +30,15 @@ internal sealed class FileSource : IDisposable
     public SafeBuffer? Mapping => _view?.SafeMemoryMappedViewHandle;
 
     public long MappedStart => _view?.PointerOffset ?? 0;
+
+    /// <summary>When its contents were changed last, before it was opened.</summary>
+    public DateTime Modified => _file is null ? default : File.GetLastWriteTimeUtc(_file);
+
+    /// <summary>
+    /// A mapping of this range alone, or null where the file is not mapped: what was read through it stays in the process's memory until it is disposed, and no
+    /// longer, unlike what is read through <see cref="Mapping"/>.
+    /// </summary>
+    public MemoryMappedViewAccessor? MapRange(long offset, long length) => _map?.CreateViewAccessor(offset, length, MemoryMappedFileAccess.Read);
 
     public static FileSource Open(string path, bool memoryMap)
     {
@@ -89,7 +99,8 @@ internal sealed class FileSource : IDisposable
             throw new ArgumentOutOfRangeException(nameof(offset), $"bytes {offset:N0} to {offset + destination.Length:N0} are outside a file of {Length:N0}");
         }
 
-        if (_view is not null)
+        // Large pieces by a file call, which leaves none of the file in the process's memory.
+        if (_view is not null && destination.Length < LargePiece)
         {
             _view.SafeMemoryMappedViewHandle.ReadSpan((ulong)(offset + _view.PointerOffset), destination);
             return;

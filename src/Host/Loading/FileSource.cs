@@ -7,7 +7,7 @@ namespace Sluice.Loading;
 /// <summary>A file's bytes by offset, memory-mapped or read on demand. Reads may come from any thread.</summary>
 internal sealed class FileSource : IDisposable
 {
-    private const int LargePiece = 1 << 16;
+    private const int LargePiece = 1 << 12;
     private readonly SafeFileHandle? _file;
     private readonly MemoryMappedFile? _map;
     private readonly MemoryMappedViewAccessor? _view;

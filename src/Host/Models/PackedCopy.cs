@@ -170,7 +170,7 @@ public sealed record PackedCopy(string Path, PackedCopyUse Use, string Note)
             for (int i = 0; i < Samples; i++)
             {
                 Span<byte> part = sample.AsSpan(0, bytes);
-                span.Read((span.Length - bytes) / (Samples - 1) * i, part);
+                span.Read((span.Length - bytes) * i / (Samples - 1), part);
                 hash.AppendData(part);
             }
         }

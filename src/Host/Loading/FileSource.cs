@@ -4,10 +4,12 @@ using Microsoft.Win32.SafeHandles;
 
 namespace Sluice.Loading;
 
-/// <summary>A file's bytes by offset, memory-mapped or read on demand. Reads may come from any thread.</summary>
+/// <summary>
+/// A file's bytes by offset, mapped into memory or not. Reads are file calls either way, which leave none of the file in the process's memory; they may come
+/// from any thread.
+/// </summary>
 internal sealed class FileSource : IDisposable
 {
-    private const int LargePiece = 1 << 12;
     private readonly SafeFileHandle? _file;
     private readonly MemoryMappedFile? _map;
     private readonly MemoryMappedViewAccessor? _view;
@@ -35,8 +37,8 @@ internal sealed class FileSource : IDisposable
     public DateTime Modified => _file is null ? default : File.GetLastWriteTimeUtc(_file);
 
     /// <summary>
-    /// A mapping of this range alone, or null where the file is not mapped: what was read through it stays in the process's memory until it is disposed, and no
-    /// longer, unlike what is read through <see cref="Mapping"/>.
+    /// A mapping of this range alone, or null where the file is not mapped: what is touched of it is in the process's memory until it is disposed, and no longer,
+    /// unlike what is touched of <see cref="Mapping"/>.
     /// </summary>
     public MemoryMappedViewAccessor? MapRange(long offset, long length) => _map?.CreateViewAccessor(offset, length, MemoryMappedFileAccess.Read);
 
@@ -97,13 +99,6 @@ internal sealed class FileSource : IDisposable
         if (offset < 0 || destination.Length > Length - offset)
         {
             throw new ArgumentOutOfRangeException(nameof(offset), $"bytes {offset:N0} to {offset + destination.Length:N0} are outside a file of {Length:N0}");
-        }
-
-        // Large pieces by a file call, which leaves none of the file in the process's memory.
-        if (_view is not null && destination.Length < LargePiece)
-        {
-            _view.SafeMemoryMappedViewHandle.ReadSpan((ulong)(offset + _view.PointerOffset), destination);
-            return;
         }
 
         while (!destination.IsEmpty)

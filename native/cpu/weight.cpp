@@ -305,7 +305,8 @@ std::unique_ptr<weight> pack_weight(const sl_weight_source& s, thread_pool& pool
   if (format == weight_format::f32) w->order.clear();
 
   w->packed = panels_of(s, format);
-  const int64_t panels = panel_count(s.rows), bits = bits_of(format), panel_bytes = w->packed.panel_bytes, values = w->packed.scales_offset;
+  const int64_t panels = panel_count(s.rows), bits = bits_of(format), panel_bytes = w->packed.panel_bytes,
+                values = w->packed.scales_offset;
   w->allocate(packed_size(w->packed));
   w->packed.data = w->data();
 
@@ -359,21 +360,26 @@ std::unique_ptr<weight> adopt_weight(const sl_packed_weight& p) {
   weight_format format = format_of(s);
   if (is_gptq(p.encoding) && p.layout == layout_of(weight_format::f32)) format = weight_format::f32;
   if (p.layout != layout_of(format))
-    throw error(SL_ERR_UNSUPPORTED, sl::format("packed.layout is %llx, and such a weight lies as %llx here: pack it anew",
-                                               static_cast<unsigned long long>(p.layout), static_cast<unsigned long long>(layout_of(format))));
+    throw error(
+        SL_ERR_UNSUPPORTED,
+        sl::format("packed.layout is %llx, and such a weight lies as %llx here: pack it anew",
+                   static_cast<unsigned long long>(p.layout), static_cast<unsigned long long>(layout_of(format))));
 
   auto w = std::make_unique<cpu_weight>();
   w->packed = panels_of(s, format);
   const uint64_t bytes = packed_size(w->packed), columns = static_cast<uint64_t>(p.cols);
   if (p.data_bytes != bytes)
-    throw error(SL_ERR_SHAPE, sl::format("packed.data has %llu bytes, expected %llu", static_cast<unsigned long long>(p.data_bytes),
-                                         static_cast<unsigned long long>(bytes)));
+    throw error(SL_ERR_SHAPE,
+                sl::format("packed.data has %llu bytes, expected %llu", static_cast<unsigned long long>(p.data_bytes),
+                           static_cast<unsigned long long>(bytes)));
   if (p.data == nullptr || reinterpret_cast<uintptr_t>(p.data) % 64 != 0)
     throw error(SL_ERR_ARGUMENT, "packed.data is null or not aligned to 64 bytes");
   if (p.order != nullptr || p.order_bytes != 0) {
-    if (format != weight_format::int4 || !is_gptq(p.encoding)) throw error(SL_ERR_ARGUMENT, "packed.order is for GPTQ4 and GPTQ4_V2 in groups only");
+    if (format != weight_format::int4 || !is_gptq(p.encoding))
+      throw error(SL_ERR_ARGUMENT, "packed.order is for GPTQ4 and GPTQ4_V2 in groups only");
     if (p.order == nullptr || p.order_bytes != columns * sizeof(int32_t))
-      throw error(SL_ERR_SHAPE, sl::format("packed.order has %llu bytes, expected %llu", static_cast<unsigned long long>(p.order_bytes),
+      throw error(SL_ERR_SHAPE, sl::format("packed.order has %llu bytes, expected %llu",
+                                           static_cast<unsigned long long>(p.order_bytes),
                                            static_cast<unsigned long long>(columns * sizeof(int32_t))));
     w->order.resize(columns);
     std::memcpy(w->order.data(), p.order, p.order_bytes);
@@ -381,7 +387,9 @@ std::unique_ptr<weight> adopt_weight(const sl_packed_weight& p) {
     for (size_t k = 0; k < columns; ++k) {
       const int32_t column = w->order[k];
       if (column < 0 || column >= p.cols || taken[static_cast<size_t>(column)])
-        throw error(SL_ERR_ARGUMENT, sl::format("packed.order[%zu] is %d, which is no column or one that stood there before", k, column));
+        throw error(
+            SL_ERR_ARGUMENT,
+            sl::format("packed.order[%zu] is %d, which is no column or one that stood there before", k, column));
       taken[static_cast<size_t>(column)] = true;
     }
   }

@@ -58,6 +58,7 @@ class weight {
   virtual uint64_t bytes() const = 0;  // of device memory
   int64_t rows = 0, cols = 0;          // [N, K]
   sl_encoding encoding = SL_ENCODING_F32;
+  int32_t group = 0;                   // of its source
 };
 
 // Pools of pages, resolved: layer l's keys lie at keys + l * key_layer_bytes, [pages, Hkv, P, D] without gaps.
@@ -274,6 +275,14 @@ class device {
   // Sizes and contents have been checked. Device memory of a weight is not ordered on the stream's later work: when the
   // call returns the weight may be used on any stream, and its destructor may run on any thread.
   virtual std::unique_ptr<weight> create_weight(stream& s, const sl_weight_source& source) = 0;
+  // layout, data and order of a weight of this device, the sizes included.
+  virtual void get_packed(const weight&, sl_packed_weight&) const {
+    throw error(SL_ERR_UNSUPPORTED, "this backend does not give its weights' bytes; cpu does");
+  }
+  // Encoding, shape and group have been checked; layout, data and order have not. data stays the caller's.
+  virtual std::unique_ptr<weight> create_packed(const sl_packed_weight&) {
+    throw error(SL_ERR_UNSUPPORTED, "this backend makes no weights of packed bytes; cpu does");
+  }
   virtual bool supports_kv(sl_dtype dtype) const = 0;
   virtual sharing_costs costs_of_sharing(sl_dtype) const { return {}; }  // by the cache's type
   virtual void info(sl_device_info& info) const = 0;  // fills all but size

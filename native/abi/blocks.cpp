@@ -210,7 +210,7 @@ int64_t block_values(const sl_weight_source& source) {
 
 int64_t block_bytes(sl_encoding encoding) { return type_of(encoding).bytes; }
 
-void check_weight_source(const sl_weight_source& s) {
+source_bytes check_weight_shape(const sl_weight_source& s) {
   const bool grouped = is_gptq(s.encoding) || s.encoding == SL_ENCODING_AWQ4 || s.encoding == SL_ENCODING_INT8;
   const block_type type = type_of(s.encoding);
   if (!grouped && type.values == 0)
@@ -219,14 +219,14 @@ void check_weight_source(const sl_weight_source& s) {
   if (s.rows <= 0 || s.cols <= 0 || s.rows > kMost || s.cols > kMost)
     refuse(SL_ERR_SHAPE, s, "rows and cols must be 1 .. 2^31 - 1");
 
-  int64_t data = 0, scales = 0, zeros = 0;
+  source_bytes bytes;
   if (!grouped) {
     if (s.group != 0) refuse(SL_ERR_ARGUMENT, s, format("group is %d, this encoding takes 0", s.group));
     if (s.cols % type.values != 0)
       refuse(SL_ERR_SHAPE, s, format("cols must be a multiple of %d", static_cast<int>(type.values)));
-    data = s.cols / type.values * type.bytes;
-    if (data > INT64_MAX / s.rows) refuse(SL_ERR_SHAPE, s, "too large");
-    data *= s.rows;
+    bytes.data = s.cols / type.values * type.bytes;
+    if (bytes.data > INT64_MAX / s.rows) refuse(SL_ERR_SHAPE, s, "too large");
+    bytes.data *= s.rows;
   } else {
     if (s.group <= 0 || s.cols % s.group != 0)
       refuse(SL_ERR_SHAPE, s,
@@ -234,19 +234,24 @@ void check_weight_source(const sl_weight_source& s) {
                     s.group));
     const int64_t groups = s.cols / s.group;
     if (s.encoding == SL_ENCODING_INT8) {
-      data = s.rows * s.cols;
-      scales = s.rows * groups * 4;
+      bytes.data = s.rows * s.cols;
+      bytes.scales = s.rows * groups * 4;
     } else {
       if (s.rows % 8 != 0) refuse(SL_ERR_SHAPE, s, "rows must be a multiple of 8");
       if (is_gptq(s.encoding) && s.cols % 8 != 0) refuse(SL_ERR_SHAPE, s, "cols must be a multiple of 8");
-      data = s.cols * s.rows / 2;
-      scales = groups * s.rows * 2;
-      zeros = groups * (s.rows / 8) * 4;
+      bytes.data = s.cols * s.rows / 2;
+      bytes.scales = groups * s.rows * 2;
+      bytes.zeros = groups * (s.rows / 8) * 4;
     }
   }
-  expect_bytes(s, "data", s.data, s.data_bytes, data);
-  expect_bytes(s, "scales", s.scales, s.scales_bytes, scales);
-  expect_bytes(s, "zeros", s.zeros, s.zeros_bytes, zeros);
+  return bytes;
+}
+
+void check_weight_source(const sl_weight_source& s) {
+  const source_bytes bytes = check_weight_shape(s);
+  expect_bytes(s, "data", s.data, s.data_bytes, bytes.data);
+  expect_bytes(s, "scales", s.scales, s.scales_bytes, bytes.scales);
+  expect_bytes(s, "zeros", s.zeros, s.zeros_bytes, bytes.zeros);
   if (s.order == nullptr) {
     expect_bytes(s, "order", s.order, s.order_bytes, 0);
     return;

@@ -16,6 +16,13 @@ inline int zero_offset(sl_encoding encoding) { return encoding == SL_ENCODING_GP
 
 inline bool is_gptq(sl_encoding encoding) { return encoding == SL_ENCODING_GPTQ4 || encoding == SL_ENCODING_GPTQ4_V2; }
 
+// Bytes of a source's parts.
+struct source_bytes {
+  int64_t data = 0, scales = 0, zeros = 0;
+};
+// Looks at encoding, rows, cols and group alone; throws SL_ERR_ARGUMENT or SL_ERR_SHAPE unless they fit each other.
+source_bytes check_weight_shape(const sl_weight_source& source);
+
 // Throws SL_ERR_ARGUMENT or SL_ERR_SHAPE unless every size in source fits, every pointer is there, and order is in range.
 void check_weight_source(const sl_weight_source& source);
 

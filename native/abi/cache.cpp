@@ -27,6 +27,11 @@ sl_kv_cache::~sl_kv_cache() {
   if (view.value_scales != nullptr) stream->release_later(view.value_scales, scale_bytes, SL_MEMORY_DEVICE);
 }
 
+sl_weight::~sl_weight() {
+  impl.reset();
+  if (released != nullptr) released(context);
+}
+
 sl_status sl_weight_create(sl_stream* stream, const sl_weight_source* source, sl_weight** out) {
   return guard_stream("sl_weight_create", stream, [&](sl_stream& s) {
     checked_pointer(out, "weight") = nullptr;
@@ -38,7 +43,47 @@ sl_status sl_weight_create(sl_stream* stream, const sl_weight_source* source, sl
     w->impl->rows = checked_source.rows;
     w->impl->cols = checked_source.cols;
     w->impl->encoding = checked_source.encoding;
+    w->impl->group = checked_source.group;
     *out = w.release();
+  });
+}
+
+sl_status sl_weight_create_packed(sl_stream* stream, const sl_packed_weight* packed, sl_release released, void* context, sl_weight** out) {
+  return guard_stream("sl_weight_create_packed", stream, [&](sl_stream& s) {
+    checked_pointer(out, "weight") = nullptr;
+    const sl_packed_weight p = checked_struct(packed, "packed");
+    require_not_capturing(s, "a weight is made");
+    sl_weight_source source{};
+    source.encoding = p.encoding;
+    source.rows = p.rows;
+    source.cols = p.cols;
+    source.group = p.group;
+    check_weight_shape(source);
+    auto w = std::make_unique<sl_weight>(s.device.get());
+    w->impl = s.device->impl->create_packed(p);
+    w->impl->rows = p.rows;
+    w->impl->cols = p.cols;
+    w->impl->encoding = p.encoding;
+    w->impl->group = p.group;
+    w->released = released;
+    w->context = context;
+    *out = w.release();
+  });
+}
+
+sl_status sl_weight_get_packed(sl_weight* weight, sl_packed_weight* packed) {
+  return guard("sl_weight_get_packed", [&] {
+    sl_packed_weight full = checked_struct(static_cast<const sl_packed_weight*>(packed), "packed");
+    const sl_weight& w = checked(weight, "weight");
+    const uint32_t size = full.size;
+    full = {};
+    full.size = size;
+    full.encoding = w.impl->encoding;
+    full.rows = w.impl->rows;
+    full.cols = w.impl->cols;
+    full.group = w.impl->group;
+    w.device->impl->get_packed(*w.impl, full);
+    std::memcpy(packed, &full, size);
   });
 }
 

@@ -126,8 +126,11 @@ struct sl_buffer final : sl::object {
 struct sl_weight final : sl::object {
   static constexpr sl::kind tag_of = sl::kind::weight;
   explicit sl_weight(sl_device* d) : object(tag_of), device(d) {}
-  sl::ref<sl_device> device;  // outlives impl: members are destroyed from the last to the first
+  ~sl_weight() override;
+  sl::ref<sl_device> device;  // outlives impl
   std::unique_ptr<sl::weight> impl;
+  sl_release released = nullptr;  // of the caller's memory that impl stands on
+  void* context = nullptr;
 };
 
 struct sl_kv_cache final : sl::object {

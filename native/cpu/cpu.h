@@ -16,20 +16,28 @@ namespace sl::cpu {
 // multiplies is put in the same order.
 class cpu_weight final : public weight {
  public:
-  ~cpu_weight() override { host_release(data_); }
+  ~cpu_weight() override {
+    if (owned_) host_release(data_);
+  }
   uint64_t bytes() const override { return bytes_; }
 
   packed_weight packed{};
   std::vector<int32_t> order;  // column k of the packed matrix is column order[k] of the file; empty: the same
 
   void allocate(uint64_t bytes);
+  void borrow(const void* data, uint64_t bytes);  // of the caller's, which is only read
   uint8_t* data() { return static_cast<uint8_t*>(data_); }
   bool rounds_x() const { return cpu::rounds_x(packed.format); }
 
  private:
   void* data_ = nullptr;
   uint64_t bytes_ = 0;
+  bool owned_ = true;
 };
+
+// A packed weight's bytes as they lie, and a weight of such bytes.
+void describe_packed(const cpu_weight& w, sl_packed_weight& out);
+std::unique_ptr<weight> adopt_weight(const sl_packed_weight& packed);
 
 std::unique_ptr<weight> pack_weight(const sl_weight_source& source, thread_pool& pool);
 
@@ -46,6 +54,8 @@ class cpu_device final : public device {
   std::unique_ptr<weight> create_weight(stream&, const sl_weight_source& source) override {
     return pack_weight(source, pool);
   }
+  void get_packed(const weight& w, sl_packed_weight& out) const override { describe_packed(static_cast<const cpu_weight&>(w), out); }
+  std::unique_ptr<weight> create_packed(const sl_packed_weight& packed) override { return adopt_weight(packed); }
   bool supports_kv(sl_dtype dtype) const override {
     return dtype == SL_DTYPE_F32 || dtype == SL_DTYPE_F16 || dtype == SL_DTYPE_BF16 || dtype == SL_DTYPE_I8 || dtype == SL_DTYPE_FP8_E4M3;
   }

@@ -29,6 +29,10 @@ namespace sl::cpu {
 //   a block: 8 groups of 4 values of each row. 8 bits: 64 bytes a group. 4 bits: 4 x 64 bytes, group g in the low and
 //   g + 4 in the high nibbles of part g. 5 bits: another 64 bytes, bit g belongs to group g. 6 bits: another 128 bytes,
 //   bits 2(g%4) of part g/4.
+//
+// Files keep packed weights: whatever changes in these layouts, in the formats' numbers or in what is put where grows this.
+constexpr int32_t kLayoutVersion = 2;
+
 enum class weight_format : int32_t {
   f32,
   f16,

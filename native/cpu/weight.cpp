@@ -219,6 +219,27 @@ bool sort_columns(const sl_weight_source& s, std::vector<int32_t>& order) {
   return true;
 }
 
+int64_t panel_count(int64_t rows) { return (rows + kPanelRows - 1) / kPanelRows; }
+
+// The sizes of a weight's panels in a format; no data yet.
+packed_weight panels_of(const sl_weight_source& s, weight_format format) {
+  const int64_t values = s.cols * bits_of(format) * kPanelRows / 8;
+  int64_t used = values;
+  if (format == weight_format::int4) used += s.cols / s.group * kInt4GroupBytes;
+  if (rounds_x(format)) used = layout_of(format).panel_bytes(s.cols / kBlock);
+  const int64_t panel_bytes = (used + 63) / 64 * 64;
+  if (panel_bytes > INT64_MAX / panel_count(s.rows))
+    throw error(SL_ERR_OUT_OF_MEMORY, "out of memory: the weight exceeds 2^63 bytes");
+  return {nullptr, s.rows, s.cols, panel_bytes, values, format, format == weight_format::int4 ? s.group : 0};
+}
+
+uint64_t packed_size(const packed_weight& p) { return static_cast<uint64_t>(p.panel_bytes * panel_count(p.rows)); }
+
+// The ABI's number of a layout: the backend's, kLayoutVersion, the format's.
+uint64_t layout_id(weight_format format) {
+  return uint64_t{SL_BACKEND_CPU} << 56 | static_cast<uint64_t>(kLayoutVersion) << 16 | static_cast<uint64_t>(format);
+}
+
 void pack_dense_panel(const sl_weight_source& s, weight_format format, int64_t panel, uint8_t* p) {
   const int64_t first = panel * kPanelRows, rows = std::min(kPanelRows, s.rows - first), K = s.cols;
   const bool plain = format != weight_format::f32 || s.encoding == SL_ENCODING_F32;
@@ -251,17 +272,12 @@ std::unique_ptr<weight> pack_weight(const sl_weight_source& s, thread_pool& pool
   if (!sort_columns(s, w->order)) format = weight_format::f32;
   if (format == weight_format::f32) w->order.clear();
 
-  const int64_t panels = (s.rows + kPanelRows - 1) / kPanelRows, bits = bits_of(format);
-  const int64_t values = s.cols * bits * kPanelRows / 8;
+  w->packed = panels_of(s, format);
+  const int64_t panels = panel_count(s.rows), bits = bits_of(format), panel_bytes = w->packed.panel_bytes,
+                values = w->packed.scales_offset;
+  w->allocate(packed_size(w->packed));
+  w->packed.data = w->data();
   const block_layout layout = layout_of(format);
-  int64_t used = values;
-  if (format == weight_format::int4) used += s.cols / s.group * kInt4GroupBytes;
-  if (rounds_x(format)) used = layout.panel_bytes(s.cols / kBlock);
-  const int64_t panel_bytes = (used + 63) / 64 * 64;
-  if (panel_bytes > INT64_MAX / panels)
-    throw error(SL_ERR_OUT_OF_MEMORY, "out of memory: the weight exceeds 2^63 bytes");
-  w->allocate(static_cast<uint64_t>(panel_bytes * panels));
-  w->packed = {w->data(), s.rows, s.cols, panel_bytes, values, format, format == weight_format::int4 ? s.group : 0};
 
   // Each panel is first written by a thread of the pool, which spreads its pages over the machine's memories.
   std::atomic<bool> failed{false};
@@ -286,6 +302,69 @@ std::unique_ptr<weight> pack_weight(const sl_weight_source& s, thread_pool& pool
     }
   });
   if (failed) throw error(SL_ERR_OUT_OF_MEMORY, "out of memory: no room to unpack a row of a weight");
+  return w;
+}
+
+void cpu_weight::borrow(const void* data, uint64_t bytes) {
+  data_ = const_cast<void*>(data);
+  bytes_ = bytes;
+  owned_ = false;
+}
+
+void describe_packed(const cpu_weight& w, sl_packed_weight& out) {
+  out.layout = layout_id(w.packed.format);
+  out.data = w.packed.data;
+  out.data_bytes = w.bytes();
+  out.order = w.order.empty() ? nullptr : w.order.data();
+  out.order_bytes = w.order.size() * sizeof(int32_t);
+}
+
+std::unique_ptr<weight> adopt_weight(const sl_packed_weight& p) {
+  sl_weight_source s{};
+  s.encoding = p.encoding;
+  s.rows = p.rows;
+  s.cols = p.cols;
+  s.group = p.group;
+  // Act order whose groups differ in size is the one thing that a source's shape does not tell.
+  weight_format format = format_of(s);
+  if (is_gptq(p.encoding) && p.layout == layout_id(weight_format::f32)) format = weight_format::f32;
+  if (p.layout != layout_id(format))
+    throw error(
+        SL_ERR_UNSUPPORTED,
+        sl::format("packed.layout is %llx, and such a weight lies as %llx here: pack it anew",
+                   static_cast<unsigned long long>(p.layout), static_cast<unsigned long long>(layout_id(format))));
+
+  auto w = std::make_unique<cpu_weight>();
+  w->packed = panels_of(s, format);
+  const uint64_t bytes = packed_size(w->packed), columns = static_cast<uint64_t>(p.cols);
+  if (p.data_bytes != bytes)
+    throw error(SL_ERR_SHAPE,
+                sl::format("packed.data has %llu bytes, expected %llu", static_cast<unsigned long long>(p.data_bytes),
+                           static_cast<unsigned long long>(bytes)));
+  if (p.data == nullptr || reinterpret_cast<uintptr_t>(p.data) % 64 != 0)
+    throw error(SL_ERR_ARGUMENT, "packed.data is null or not aligned to 64 bytes");
+  if (p.order != nullptr || p.order_bytes != 0) {
+    if (format != weight_format::int4 || !is_gptq(p.encoding))
+      throw error(SL_ERR_ARGUMENT, "packed.order is for GPTQ4 and GPTQ4_V2 in groups only");
+    if (p.order == nullptr || p.order_bytes != columns * sizeof(int32_t))
+      throw error(SL_ERR_SHAPE, sl::format("packed.order has %llu bytes, expected %llu",
+                                           static_cast<unsigned long long>(p.order_bytes),
+                                           static_cast<unsigned long long>(columns * sizeof(int32_t))));
+    w->order.resize(columns);
+    std::memcpy(w->order.data(), p.order, p.order_bytes);
+    std::vector<bool> taken(columns);
+    for (size_t k = 0; k < columns; ++k) {
+      const int32_t column = w->order[k];
+      if (column < 0 || column >= p.cols || taken[static_cast<size_t>(column)])
+        throw error(
+            SL_ERR_ARGUMENT,
+            sl::format("packed.order[%zu] is %d, which is no column or one that stood there before", k, column));
+      taken[static_cast<size_t>(column)] = true;
+    }
+  }
+
+  w->borrow(p.data, bytes);
+  w->packed.data = static_cast<const uint8_t*>(p.data);
   return w;
 }
 

@@ -60,7 +60,7 @@ extern "C" {
 
 enum sl_constants {
   SL_VERSION_MAJOR = 0,     /* changes when a caller must be rebuilt */
-  SL_VERSION_MINOR = 5,     /* grows when something is added */
+  SL_VERSION_MINOR = 6,     /* grows when something is added */
   SL_ATTENTION_CHUNK = 256, /* keys; shared prefixes begin and end at its multiples */
   SL_MAX_RANK = 4           /* dimensions of a tensor at most */
 };
@@ -347,6 +347,35 @@ typedef struct sl_weight_info {
 SL_API sl_status sl_weight_create(sl_stream* stream, const sl_weight_source* source, sl_weight** weight);
 SL_API void sl_weight_release(sl_weight* weight);
 SL_API sl_status sl_weight_get_info(sl_weight* weight, sl_weight_info* info);
+
+/* A weight as its device keeps it: for keeping a copy, and for making the weight again without packing. */
+typedef struct sl_packed_weight {
+  uint32_t size;
+  sl_encoding encoding;
+  int64_t rows, cols;
+  int32_t group;       /* as in sl_weight_source */
+  int32_t reserved;
+  uint64_t layout;     /* how the bytes lie: bytes of one layout, encoding, shape and group are interchangeable. Another version of the
+                          library may lay them out otherwise, and then has other numbers */
+  const void* data;    /* aligned to 64 */
+  uint64_t data_bytes;
+  const int32_t* order; /* [K]: column k of the bytes is column order[k] of the matrix; or null: the same */
+  uint64_t order_bytes;
+} sl_packed_weight;
+
+/* Where the weight's bytes lie; set packed->size to sizeof. They are not to be written, and are there as long as the weight.
+   SL_ERR_ARGUMENT, SL_ERR_UNSUPPORTED (all but cpu). */
+SL_API sl_status sl_weight_get_packed(sl_weight* weight, sl_packed_weight* packed);
+
+/* What the library calls when it needs a caller's memory no more, on any thread; it must not call the library. */
+typedef void (*sl_release)(void* context);
+
+/* Makes a weight of bytes as sl_weight_get_packed gave them, which may come from a file: whatever they hold, nothing outside of
+   them is read. data is used where it lies and must stay as it is until released(context) is called, once, when the weight and all
+   that keeps it are gone; order is read before the call returns. On failure released is not called. released may be null.
+   SL_ERR_ARGUMENT, SL_ERR_SHAPE, SL_ERR_UNSUPPORTED (all but cpu; a layout that is not this library's for such a weight). */
+SL_API sl_status sl_weight_create_packed(sl_stream* stream, const sl_packed_weight* packed, sl_release released, void* context,
+                                         sl_weight** weight);
 
 /* - KV cache: pools of pages for all layers. ----------------------------------------------------------------------- */
 

@@ -65,12 +65,17 @@ internal sealed class EvalCommand
 
         using TemporaryModel? converted = _types.TryGetValue(parsed.GetValue(_weights)!, out TensorType type) ? await ConvertAsync(path, type, cancellation) : null;
         string run = converted?.Path ?? path;
+        if (converted is not null)
+        {
+            options = options with { CachePacked = false }; // beside a file that goes away
+        }
+
         using Model model = await ModelArguments.LoadAsync(run, options, cancellation);
         using Model? against = baseline switch
         {
             null => null,
-            Exact => await ModelArguments.LoadAsync(run, options with { Device = Backend.Reference, KvType = DType.F32 }, cancellation),
-            Wide => await LoadWideAsync(path, options with { ActivationType = DType.F32, KvType = DType.F32 }, cancellation),
+            Exact => await ModelArguments.LoadAsync(run, options with { CachePacked = false, Device = Backend.Reference, KvType = DType.F32 }, cancellation),
+            Wide => await LoadWideAsync(path, options with { CachePacked = false, ActivationType = DType.F32, KvType = DType.F32 }, cancellation),
             _ => await ModelArguments.LoadAsync(await ModelArguments.ResolveAsync(baseline, cancellation), options, cancellation),
         };
         converted?.Dispose(); // the weights are on the device

@@ -28,13 +28,24 @@ internal sealed class ModelArguments
     private readonly Option<int> _chunk = new("--chunk") { Description = "Prompt tokens computed in one step", DefaultValueFactory = _ => 512 };
     private readonly Option<bool> _noMap = new("--no-mmap") { Description = "Read the file instead of mapping it: for files that may change underneath" };
 
+    private readonly Option<bool> _cache = new("--cache-packed") { Description = "cpu: keep the packed weights in a file beside the model, and start from it the next time" };
+    private readonly Option<bool> _verify = new("--verify-packed") { Description = "With --cache-packed: compare all of that file with its checksums first" };
+
     public void AddTo(Command command)
     {
         command.Arguments.Add(_model);
-        foreach (Option option in new Option[] { _device, _threads, _isa, _context, _activations, _int8, _invariant, _kv, _chunk, _noMap })
+        foreach (Option option in new Option[] { _device, _threads, _isa, _context, _activations, _int8, _invariant, _kv, _chunk, _noMap, _cache, _verify })
         {
             command.Options.Add(option);
         }
+
+        command.Validators.Add(r =>
+        {
+            if (r.Has(_verify) && !r.Has(_cache))
+            {
+                r.AddError("--verify-packed is about --cache-packed: give both");
+            }
+        });
     }
 
     /// <summary>The path of a model; one on a hub is downloaded first, with a progress bar on standard error.</summary>
@@ -66,6 +77,8 @@ internal sealed class ModelArguments
         KvType = KvTypes[parsed.GetValue(_kv)!],
         ChunkSize = parsed.GetValue(_chunk),
         MemoryMap = MemoryMap(parsed),
+        CachePacked = parsed.GetValue(_cache),
+        VerifyPacked = parsed.GetValue(_verify),
     };
 
     /// <summary>Loads the model with a progress bar on standard error, and names the device there.</summary>
@@ -77,6 +90,11 @@ internal sealed class ModelArguments
         Model model = await Terminal.WithProgressAsync<Model, LoadProgress>(
             "loading", p => (p.Bytes, p.TotalBytes), progress => Model.LoadAsync(path, options, progress, cancellation));
         Terminal.Note($"{Describe(model.DeviceInfo)}; activations {DTypeName(model.ActivationType)}{(options.Int8Activations ? " (int8 in products of few rows)" : "")}{(options.Invariant ? ", invariant" : "")}, KV cache {DTypeName(model.KvType)}{(model.DeviceInfo.Backend != Backend.Cuda ? "" : model.IsTuned ? ", tuned" : ", not tuned ('sluice tune' measures this GPU once)")}");
+        if (model.PackedCopy is { } copy)
+        {
+            Terminal.Note($"packed copy: {copy.Use switch { PackedCopyUse.Read => $"read from {copy.Path}", PackedCopyUse.Written => $"written to {copy.Path}", _ => "none" }}{(copy.Note.Length == 0 ? "" : $" ({copy.Note})")}");
+        }
+
         return model;
     }
 
@@ -106,9 +124,11 @@ internal static class Terminal
 {
     private static readonly IAnsiConsole Error = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(System.Console.Error) });
 
+    private static readonly TimeSpan BarAfter = TimeSpan.FromMilliseconds(500);
+
     public static void Note(string text) => System.Console.Error.WriteLine(text);
 
-    /// <summary>Runs work that reports how far it is; shows a bar where standard error is a terminal.</summary>
+    /// <summary>Runs work that reports how far it is; shows a bar where standard error is a terminal and the work takes more than half a second.</summary>
     public static async Task<TResult> WithProgressAsync<TResult, TReport>(string title, Func<TReport, (long Done, long Total)> read, Func<IProgress<TReport>?, Task<TResult>> work)
     {
         if (System.Console.IsErrorRedirected)
@@ -116,21 +136,51 @@ internal static class Terminal
             return await work(null);
         }
 
+        Report<TReport> report = new(read);
+        Task<TResult> running = work(report);
+        if (await Task.WhenAny(running, Task.Delay(BarAfter)) == running)
+        {
+            return await running;
+        }
+
         return await Error.Progress().AutoClear(true).Columns(new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn(), new RemainingTimeColumn()).StartAsync(async context =>
         {
-            ProgressTask bar = context.AddTask(title);
-            return await work(new Report<TReport>(r =>
-            {
-                (long done, long total) = read(r);
-                bar.MaxValue = Math.Max(total, 1);
-                bar.Value = done;
-            }));
+            report.ShowOn(context.AddTask(title));
+            return await running;
         });
     }
 
     // Progress<T> posts to a context and may come late; a bar takes its value at once.
-    private sealed class Report<T>(Action<T> act) : IProgress<T>
+    private sealed class Report<T>(Func<T, (long Done, long Total)> read) : IProgress<T>
     {
-        void IProgress<T>.Report(T value) => act(value);
+        private readonly Lock _lock = new();
+        private (long Done, long Total) _last = (0, 1);
+        private ProgressTask? _bar;
+
+        public void ShowOn(ProgressTask bar)
+        {
+            lock (_lock)
+            {
+                _bar = bar;
+                Show();
+            }
+        }
+
+        void IProgress<T>.Report(T value)
+        {
+            lock (_lock)
+            {
+                _last = read(value);
+                Show();
+            }
+        }
+
+        private void Show()
+        {
+            if (_bar is not null)
+            {
+                (_bar.MaxValue, _bar.Value) = (Math.Max(_last.Total, 1), _last.Done);
+            }
+        }
     }
 }

@@ -48,6 +48,16 @@ public sealed record ModelOptions
 
     /// <summary>Map the file into memory; false where it may change underneath.</summary>
     public bool MemoryMap { get; init; } = true;
+
+    /// <summary>
+    /// cpu: keep the packed weights in a file beside the model (in the folder, where it is one), as large as the weights; a later load with this set maps that file and packs
+    /// nothing. One that does not fit the model, the device or this version of the library, or is damaged in its table, is written anew; where none can be written,
+    /// <see cref="Model.PackedCopy"/> says why, and the model loads without.
+    /// </summary>
+    public bool CachePacked { get; init; }
+
+    /// <summary>With <see cref="CachePacked"/>: compare every byte of the packed copy with its checksum first, which reads all of it. Otherwise its table is checked, and every length.</summary>
+    public bool VerifyPacked { get; init; }
 }
 
 /// <summary>A model on a device: weights, tokenizer, configuration. Sessions share it; safe from any thread.</summary>
@@ -93,6 +103,9 @@ public sealed class Model : IDisposable
 
     /// <summary>Whether the device's kernels change where it was measured (<see cref="TunedDevice"/>); false: where the library guesses, or on a backend of one way.</summary>
     public bool IsTuned { get; private init; }
+
+    /// <summary>What became of the packed copy of the weights; null where none was asked for.</summary>
+    public PackedCopy? PackedCopy { get; private init; }
 
     /// <summary>Bytes of device memory that the weights take.</summary>
     public ulong WeightBytes => Weights.Bytes;
@@ -177,11 +190,15 @@ public sealed class Model : IDisposable
         {
             bool tuned = TunedDevice.Apply(device, TunedDevice.PathOf);
             using ComputeStream stream = device.CreateStream();
-            ModelWeights weights = ModelWeights.Load(source, config, stream, progress, cancellation);
+            ModelTensors tensors = ModelTensors.Check(source, config);
+            PackedCopy? copy = null;
+            ModelWeights weights = options.CachePacked
+                ? PackedCopy.Load(source, tensors, config, stream, options.MemoryMap, options.VerifyPacked, progress, cancellation, out copy)
+                : ModelWeights.Load(tensors, config, stream, null, progress, cancellation);
             stream.Synchronize();
             return new Model(options, device, config, tokenizer, source.ReadChatTemplate(), weights)
             {
-                SuggestedSampling = source.ReadSampling(), ActivationType = activations, KvType = kvType, IsTuned = tuned,
+                SuggestedSampling = source.ReadSampling(), ActivationType = activations, KvType = kvType, IsTuned = tuned, PackedCopy = copy,
             };
         }
         catch

@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace Sluice.Interop;
 
-/// <summary>Host memory of any size, outside of the managed heap: where a file's bytes wait when it is not mapped.</summary>
+/// <summary>Host memory of any size, outside of the managed heap and aligned to 64 bytes: where a file's bytes wait when it is not mapped.</summary>
 public sealed unsafe class HostBlock : SafeBuffer
 {
     /// <summary>Allocates <paramref name="bytes"/> bytes, contents undefined.</summary>
@@ -10,14 +10,14 @@ public sealed unsafe class HostBlock : SafeBuffer
     public HostBlock(ulong bytes)
         : base(ownsHandle: true)
     {
-        SetHandle((nint)NativeMemory.Alloc((nuint)bytes));
+        SetHandle((nint)NativeMemory.AlignedAlloc((nuint)bytes, 64));
         Initialize(bytes);
     }
 
     /// <inheritdoc/>
     protected override bool ReleaseHandle()
     {
-        NativeMemory.Free((void*)handle);
+        NativeMemory.AlignedFree((void*)handle);
         return true;
     }
 }

@@ -194,7 +194,7 @@ public static class Constants
     /// <summary>changes when a caller must be rebuilt</summary>
     public const int VersionMajor = 0;
     /// <summary>grows when something is added</summary>
-    public const int VersionMinor = 5;
+    public const int VersionMinor = 6;
     /// <summary>keys; shared prefixes begin and end at its multiples</summary>
     public const int AttentionChunk = 256;
     /// <summary>dimensions of a tensor at most</summary>
@@ -346,6 +346,23 @@ internal unsafe struct sl_weight_info
     public long rows;
     public long cols;
     public ulong bytes;
+}
+
+/// <summary>A weight as its device keeps it: for keeping a copy, and for making the weight again without packing.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal unsafe struct sl_packed_weight
+{
+    public uint size;
+    public WeightEncoding encoding;
+    public long rows;
+    public long cols;
+    public int group;
+    public int reserved;
+    public ulong layout;
+    public void* data;
+    public ulong data_bytes;
+    public int* order;
+    public ulong order_bytes;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -679,6 +696,18 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library)]
     internal static partial Status sl_weight_get_info(sl_weight* weight, sl_weight_info* info);
 
+    /// <summary>Where the weight's bytes lie; set packed-&gt;size to sizeof. They are not to be written, and are there as long as the weight.
+    /// SL_ERR_ARGUMENT, SL_ERR_UNSUPPORTED (all but cpu).</summary>
+    [LibraryImport(Library)]
+    internal static partial Status sl_weight_get_packed(sl_weight* weight, sl_packed_weight* packed);
+
+    /// <summary>Makes a weight of bytes as sl_weight_get_packed gave them, which may come from a file: whatever they hold, nothing outside of
+    /// them is read. data is used where it lies and must stay as it is until released(context) is called, once, when the weight and all
+    /// that keeps it are gone; order is read before the call returns. On failure released is not called. released may be null.
+    /// SL_ERR_ARGUMENT, SL_ERR_SHAPE, SL_ERR_UNSUPPORTED (all but cpu; a layout that is not this library's for such a weight).</summary>
+    [LibraryImport(Library)]
+    internal static partial Status sl_weight_create_packed(sl_stream* stream, sl_packed_weight* packed, delegate* unmanaged<void*, void> released, void* context, sl_weight** weight);
+
     /// <summary>Contents are undefined until appended: no op reads a slot at or past a sequence's length.
     /// SL_ERR_ARGUMENT, SL_ERR_UNSUPPORTED, SL_ERR_OUT_OF_MEMORY.</summary>
     [LibraryImport(Library)]
@@ -911,6 +940,8 @@ internal static unsafe partial class NativeMethods
         "sl_weight_create",
         "sl_weight_release",
         "sl_weight_get_info",
+        "sl_weight_get_packed",
+        "sl_weight_create_packed",
         "sl_kv_cache_create",
         "sl_kv_cache_release",
         "sl_kv_cache_get_layer",
@@ -1095,6 +1126,24 @@ internal static unsafe partial class NativeMethods
             text.Append(" rows:").Append((byte*)&s.rows - at);
             text.Append(" cols:").Append((byte*)&s.cols - at);
             text.Append(" bytes:").Append((byte*)&s.bytes - at);
+            text.Append('\n');
+        }
+
+        {
+            sl_packed_weight s = default;
+            byte* at = (byte*)&s;
+            text.Append("sl_packed_weight ").Append(sizeof(sl_packed_weight));
+            text.Append(" size:").Append((byte*)&s.size - at);
+            text.Append(" encoding:").Append((byte*)&s.encoding - at);
+            text.Append(" rows:").Append((byte*)&s.rows - at);
+            text.Append(" cols:").Append((byte*)&s.cols - at);
+            text.Append(" group:").Append((byte*)&s.group - at);
+            text.Append(" reserved:").Append((byte*)&s.reserved - at);
+            text.Append(" layout:").Append((byte*)&s.layout - at);
+            text.Append(" data:").Append((byte*)&s.data - at);
+            text.Append(" data_bytes:").Append((byte*)&s.data_bytes - at);
+            text.Append(" order:").Append((byte*)&s.order - at);
+            text.Append(" order_bytes:").Append((byte*)&s.order_bytes - at);
             text.Append('\n');
         }
 

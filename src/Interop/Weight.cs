@@ -30,6 +30,16 @@ public ref struct WeightSource
     public ReadOnlySpan<int> Order { get; set; }
 }
 
+/// <summary>How a device keeps a weight: what must be known of a copy of its bytes to make the weight again; see sl_packed_weight.</summary>
+/// <param name="Encoding">The encoding that it was made from.</param>
+/// <param name="Rows">N: outputs.</param>
+/// <param name="Cols">K: inputs.</param>
+/// <param name="Group">Inputs that share a scale; 0 where the encoding alone tells.</param>
+/// <param name="Layout">How the bytes lie: a number of this device and version of the library.</param>
+/// <param name="Bytes">How many there are.</param>
+/// <param name="HasOrder">Whether its columns stand in an order of their own.</param>
+public readonly record struct PackedWeight(WeightEncoding Encoding, long Rows, long Cols, int Group, ulong Layout, ulong Bytes, bool HasOrder);
+
 /// <summary>An immutable matrix [N, K] on a device, repacked as the backend likes. Safe from any thread.</summary>
 public sealed unsafe class Weight : NativeHandle
 {
@@ -51,6 +61,86 @@ public sealed unsafe class Weight : NativeHandle
             info.size = (uint)sizeof(sl_weight_info);
             SluiceException.ThrowIfFailed(NativeMethods.sl_weight_get_info((sl_weight*)lease.Hold(this), &info));
             return info.bytes;
+        }
+    }
+
+    /// <summary>How the device keeps it.</summary>
+    /// <exception cref="SluiceException">The backend does not tell (all but cpu).</exception>
+    public PackedWeight Packed
+    {
+        get
+        {
+            using Lease lease = default;
+            sl_packed_weight p = Locate(lease.Hold(this));
+            return new PackedWeight(p.encoding, p.rows, p.cols, p.group, p.layout, p.data_bytes, p.order is not null);
+        }
+    }
+
+    /// <summary>The order of the packed columns: column k of the bytes is column order[k] of the matrix. Empty: the same.</summary>
+    /// <exception cref="SluiceException">The backend does not tell (all but cpu).</exception>
+    public int[] ReadPackedOrder()
+    {
+        using Lease lease = default;
+        sl_packed_weight p = Locate(lease.Hold(this));
+        return new ReadOnlySpan<int>(p.order, (int)(p.order_bytes / sizeof(int))).ToArray();
+    }
+
+    /// <summary>Copies packed bytes from <paramref name="offset"/> on into all of <paramref name="destination"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">They are not within <see cref="PackedWeight.Bytes"/>.</exception>
+    /// <exception cref="SluiceException">The backend does not give them (all but cpu).</exception>
+    public void ReadPacked(ulong offset, Span<byte> destination)
+    {
+        using Lease lease = default;
+        sl_packed_weight p = Locate(lease.Hold(this));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, p.data_bytes);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan((ulong)destination.Length, p.data_bytes - offset, nameof(destination));
+        new ReadOnlySpan<byte>((byte*)p.data + offset, destination.Length).CopyTo(destination);
+    }
+
+    /// <summary>Makes a weight of bytes that <see cref="ReadPacked"/> gave, without a copy: <paramref name="memory"/> stays as long as the weight, also where it is disposed before.</summary>
+    /// <param name="stream">The stream.</param>
+    /// <param name="packed">What was kept.</param>
+    /// <param name="memory">The memory, for example a memory-mapped view's handle. What it holds need not be trusted.</param>
+    /// <param name="offset">Bytes from its start; the address is a multiple of 64.</param>
+    /// <param name="order">What <see cref="ReadPackedOrder"/> gave.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The range is not within <paramref name="memory"/>.</exception>
+    /// <exception cref="SluiceException">Another device's or version's layout, or sizes that do not fit.</exception>
+    public static Weight Create(ComputeStream stream, in PackedWeight packed, SafeBuffer memory, ulong offset, ReadOnlySpan<int> order)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, memory.ByteLength);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(packed.Bytes, memory.ByteLength - offset, nameof(packed));
+        using Lease lease = default;
+        byte* start = null;
+        memory.AcquirePointer(ref start); // until the native side releases it
+        GCHandle keeps = GCHandle.Alloc(memory);
+        try
+        {
+            fixed (int* columns = order)
+            {
+                sl_packed_weight native = new()
+                {
+                    size = (uint)sizeof(sl_packed_weight),
+                    encoding = packed.Encoding,
+                    rows = packed.Rows,
+                    cols = packed.Cols,
+                    group = packed.Group,
+                    layout = packed.Layout,
+                    data = start + offset,
+                    data_bytes = packed.Bytes,
+                    order = columns,
+                    order_bytes = (ulong)order.Length * sizeof(int),
+                };
+                Weight weight = new(packed.Rows, packed.Cols);
+                sl_weight* handle;
+                SluiceException.ThrowIfFailed(NativeMethods.sl_weight_create_packed((sl_stream*)lease.Hold(stream), &native, &Released, (void*)GCHandle.ToIntPtr(keeps), &handle));
+                weight.Adopt(handle);
+                return weight;
+            }
+        }
+        catch
+        {
+            ReleaseMemory((nint)keeps);
+            throw;
         }
     }
 
@@ -96,6 +186,24 @@ public sealed unsafe class Weight : NativeHandle
     {
         NativeMethods.sl_weight_release((sl_weight*)handle);
         return true;
+    }
+
+    [UnmanagedCallersOnly]
+    private static void Released(void* context) => ReleaseMemory((nint)context);
+
+    private static void ReleaseMemory(nint context)
+    {
+        GCHandle keeps = GCHandle.FromIntPtr(context);
+        ((SafeBuffer)keeps.Target!).ReleasePointer();
+        keeps.Free();
+    }
+
+    private static sl_packed_weight Locate(void* weight)
+    {
+        sl_packed_weight packed = default;
+        packed.size = (uint)sizeof(sl_packed_weight);
+        SluiceException.ThrowIfFailed(NativeMethods.sl_weight_get_packed((sl_weight*)weight, &packed));
+        return packed;
     }
 
     private static Weight Create(ComputeStream stream, WeightSource source, byte* data, ulong bytes, byte* scales, byte* zeros, int* order)

@@ -16,6 +16,23 @@ public sealed class ConsoleFilesTests : IDisposable
     }
 
     [Fact]
+    public void A_packed_copy_is_kept_beside_the_model_and_told_of()
+    {
+        Golden g = Golden.Load("stories260K-f32");
+        string model = _folder["m.gguf"];
+        File.Copy(g.ModelPath, model);
+        foreach (string told in new[] { $"packed copy: written to {model}.packed-cpu", $"packed copy: read from {model}.packed-cpu" })
+        {
+            (int code, string output, string error) = ConsoleProgram.Run([], "", "generate", model, "--prompt", g.Prompt, "--max-tokens", "4", "--ignore-eos", "--json", "--device", "cpu", "--cache-packed", "--verify-packed");
+            Assert.Equal(0, code);
+            Assert.Equal(g.Ids[..4], Ids(output));
+            Assert.Contains(told + "\n", error, StringComparison.Ordinal);
+        }
+
+        Assert.Equal(2, ConsoleProgram.Run([], "", "bench", model, "--verify-packed").Code);
+    }
+
+    [Fact]
     public void A_model_comes_from_the_hub_once()
     {
         Golden g = Golden.Load("stories260K-f32");

@@ -190,6 +190,7 @@ internal static class CSharp
             "uint32_t" => "uint",
             "int64_t" => "long",
             "uint64_t" => "ulong",
+            "sl_release" => "delegate* unmanaged<void*, void>",
             _ when enums.TryGetValue(type, out string? e) => e,
             _ when type.StartsWith("sl_", StringComparison.Ordinal) => type,
             _ => throw new InvalidOperationException($"the type '{c}' has no managed form"),

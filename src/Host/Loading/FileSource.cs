@@ -4,7 +4,10 @@ using Microsoft.Win32.SafeHandles;
 
 namespace Sluice.Loading;
 
-/// <summary>A file's bytes by offset, memory-mapped or read on demand. Reads may come from any thread.</summary>
+/// <summary>
+/// A file's bytes by offset, mapped into memory or not. Reads are file calls either way, which leave none of the file in the process's memory; they may come
+/// from any thread.
+/// </summary>
 internal sealed class FileSource : IDisposable
 {
     private readonly SafeFileHandle? _file;
@@ -29,6 +32,15 @@ internal sealed class FileSource : IDisposable
     public SafeBuffer? Mapping => _view?.SafeMemoryMappedViewHandle;
 
     public long MappedStart => _view?.PointerOffset ?? 0;
+
+    /// <summary>When its contents were changed last, before it was opened.</summary>
+    public DateTime Modified => _file is null ? default : File.GetLastWriteTimeUtc(_file);
+
+    /// <summary>
+    /// A mapping of this range alone, or null where the file is not mapped: what is touched of it is in the process's memory until it is disposed, and no longer,
+    /// unlike what is touched of <see cref="Mapping"/>.
+    /// </summary>
+    public MemoryMappedViewAccessor? MapRange(long offset, long length) => _map?.CreateViewAccessor(offset, length, MemoryMappedFileAccess.Read);
 
     public static FileSource Open(string path, bool memoryMap)
     {
@@ -87,12 +99,6 @@ internal sealed class FileSource : IDisposable
         if (offset < 0 || destination.Length > Length - offset)
         {
             throw new ArgumentOutOfRangeException(nameof(offset), $"bytes {offset:N0} to {offset + destination.Length:N0} are outside a file of {Length:N0}");
-        }
-
-        if (_view is not null)
-        {
-            _view.SafeMemoryMappedViewHandle.ReadSpan((ulong)(offset + _view.PointerOffset), destination);
-            return;
         }
 
         while (!destination.IsEmpty)

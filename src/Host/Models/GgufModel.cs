@@ -109,6 +109,8 @@ public sealed class GgufModel : ModelSource
     // Scaling factors belong to the configuration, which has read them. A head of its own beside tied embeddings would be used.
     internal override bool IsNeedless(string tensorName, ModelConfig config) => GgufConfigReader.ReadsTensor(tensorName);
 
+    internal override string CopyPath(string suffix) => Head.Path + suffix;
+
     private protected override ModelConfig ReadUncheckedConfig() => new GgufConfigReader(this).Read();
 
     private static ModelTensor Describe(GgufFile file, GgufTensor tensor)

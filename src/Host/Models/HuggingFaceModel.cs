@@ -155,6 +155,8 @@ public sealed class HuggingFaceModel : ModelSource
         || (config.TiedEmbeddings && tensorName == _prefix + "lm_head.weight")
         || (_prefix.Length > 0 && OtherParts.Any(p => tensorName.StartsWith(p, StringComparison.Ordinal)));
 
+    internal override string CopyPath(string suffix) => System.IO.Path.Combine(Path, "model" + suffix);
+
     private protected override ModelConfig ReadUncheckedConfig() => _config.Read(
         Find("token_embd.weight") ?? throw new ModelFormatException(Path, "tensor 'model.embed_tokens.weight'", "is missing"),
         Find("output.weight") is not null);

@@ -92,6 +92,9 @@ public abstract class ModelSource : IDisposable
     /// <summary>True for a tensor that is known to be of no use here, so that it may be there.</summary>
     internal abstract bool IsNeedless(string tensorName, ModelConfig config);
 
+    /// <summary>The file that a packed copy of the weights is kept in, with this behind it that names the backend.</summary>
+    internal abstract string CopyPath(string suffix);
+
     private protected abstract ModelConfig ReadUncheckedConfig();
 
     private protected static SamplingParameters? Sampling(string file, double? temperature, double? topK, double? topP, double? minP, double? repetition)

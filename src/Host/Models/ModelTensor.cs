@@ -1,4 +1,4 @@
-using System.Runtime.InteropServices;
+using System.IO.MemoryMappedFiles;
 using Sluice.Interop;
 using Sluice.Loading;
 
@@ -104,10 +104,12 @@ internal sealed record ModelTensor
         }
 
         // A safetensors file may put tensors at any byte; native code reads whole values.
-        long start = Data.File.MappedStart + Data.Offset;
-        if (Data.File.Mapping is { } mapping && start % 4 == 0)
+        using (MemoryMappedViewAccessor? view = Data.File.MapRange(Data.Offset, Data.Length))
         {
-            return Weight.Create(stream, Encoding, Rows, Columns, mapping, (ulong)start, (ulong)Data.Length);
+            if (view is not null && view.PointerOffset % 4 == 0)
+            {
+                return Weight.Create(stream, Encoding, Rows, Columns, view.SafeMemoryMappedViewHandle, (ulong)view.PointerOffset, (ulong)Data.Length);
+            }
         }
 
         using HostBlock block = new((ulong)Data.Length);

@@ -28,6 +28,9 @@ internal sealed class ModelTensors
     /// <summary>All of them.</summary>
     public IReadOnlyDictionary<string, ModelTensor> All => _tensors;
 
+    /// <summary>Bytes in the files of all of them.</summary>
+    public long ByteLength => _tensors.Values.Sum(t => t.ByteLength);
+
     /// <summary>A tensor that may be there, or null.</summary>
     public ModelTensor? Find(string name) => _tensors.GetValueOrDefault(name);
 

@@ -3,9 +3,9 @@ using Sluice.Interop;
 namespace Sluice.Models;
 
 /// <summary>How far a model's loading is.</summary>
-/// <param name="Bytes">Bytes of weights that are on the device.</param>
-/// <param name="TotalBytes">Bytes of weights in the file.</param>
-/// <param name="Tensor">The tensor that was loaded last.</param>
+/// <param name="Bytes">Bytes of weights that are on the device, and of what is written of a packed copy.</param>
+/// <param name="TotalBytes">Bytes of weights in the file; twice as many where a packed copy is to be written.</param>
+/// <param name="Tensor">The tensor that was loaded last, or the file that is written.</param>
 public readonly record struct LoadProgress(long Bytes, long TotalBytes, string Tensor);
 
 /// <summary>A matrix and, where the model has one, its bias.</summary>
@@ -46,6 +46,7 @@ internal sealed record LayerWeights
 internal sealed class ModelWeights : IDisposable
 {
     private readonly List<IDisposable> _owned = [];
+    private readonly List<(string Name, Weight Weight)> _matrices = [];
 
     private ModelWeights()
     {
@@ -60,20 +61,31 @@ internal sealed class ModelWeights : IDisposable
     /// <summary>[vocabulary, hidden]; the embedding itself where they are tied.</summary>
     public LinearWeights Output { get; private set; }
 
+    /// <summary>The matrices under GGUF's names, in the order in which they were loaded.</summary>
+    public IReadOnlyList<(string Name, Weight Weight)> Matrices => _matrices;
+
     /// <summary>Bytes of device memory that the matrices take.</summary>
     public ulong Bytes { get; private set; }
 
     /// <summary>Bytes that one decoded token reads: all matrices once, of the embedding one row where it is not the head too.</summary>
     public ulong BytesPerToken { get; private set; }
 
+    /// <summary>Loads them all.</summary>
+    /// <param name="tensors">Where they stand.</param>
+    /// <param name="config">The model's sizes.</param>
+    /// <param name="stream">Of the device.</param>
+    /// <param name="copy">Where the matrices stand packed; null: they are packed now.</param>
+    /// <param name="progress">Told after each tensor.</param>
+    /// <param name="cancellation">Looked at between tensors.</param>
+    /// <exception cref="ModelFormatException">The packed copy is not of these tensors, or not for this device.</exception>
     /// <exception cref="SluiceException">The device has no memory left, or failed.</exception>
     /// <exception cref="OperationCanceledException">Cancelled between two tensors; what was loaded is freed.</exception>
-    public static ModelWeights Load(ModelSource source, ModelConfig config, ComputeStream stream, IProgress<LoadProgress>? progress, CancellationToken cancellation)
+    public static ModelWeights Load(ModelTensors tensors, ModelConfig config, ComputeStream stream, PackedFile? copy, IProgress<LoadProgress>? progress, CancellationToken cancellation)
     {
         ModelWeights weights = new();
         try
         {
-            new Loader(ModelTensors.Check(source, config), config, stream, weights, progress, cancellation).Run();
+            new Loader(tensors, config, stream, copy, weights, progress, cancellation).Run();
             return weights;
         }
         catch
@@ -94,9 +106,9 @@ internal sealed class ModelWeights : IDisposable
     }
 
     private sealed class Loader(
-        ModelTensors tensors, ModelConfig config, ComputeStream stream, ModelWeights weights, IProgress<LoadProgress>? progress, CancellationToken cancellation)
+        ModelTensors tensors, ModelConfig config, ComputeStream stream, PackedFile? copy, ModelWeights weights, IProgress<LoadProgress>? progress, CancellationToken cancellation)
     {
-        private readonly long _total = tensors.All.Values.Sum(t => t.ByteLength);
+        private readonly long _total = tensors.ByteLength;
         private long _done;
 
         public void Run()
@@ -136,8 +148,9 @@ internal sealed class ModelWeights : IDisposable
         {
             ModelTensor t = tensors[name];
             cancellation.ThrowIfCancellationRequested();
-            Weight weight = t.ToDevice(stream, cancellation);
+            Weight weight = copy is null ? t.ToDevice(stream, cancellation) : copy.CreateWeight(stream, name, t);
             weights._owned.Add(weight);
+            weights._matrices.Add((name, weight));
             weights.Bytes += weight.Bytes;
             Report(t);
             return weight;

@@ -143,7 +143,24 @@ internal static class CpuVerb
 
         CpuTable table = new(cells, rows, names);
         Console.Out.Write(table.Markdown());
+        if (options.Out is { } folder && rows.Count > 0)
+        {
+            Directory.CreateDirectory(folder);
+            File.WriteAllText(Path.Combine(folder, "cpu.md"), table.Markdown());
+            Picture(folder, "cpu-prefill.svg", CpuPlots.Bars(table, "Prefill of 512 tokens", CpuKind.Prefill));
+            Picture(folder, "cpu-decode.svg", CpuPlots.Bars(table, "Decode of one sequence", CpuKind.Decode, CpuKind.Context));
+            Picture(folder, "cpu-batch.svg", CpuPlots.Bars(table, "Decode of many sequences", CpuKind.Batch, CpuKind.Shared));
+        }
+
         return whole ? 0 : 1;
+    }
+
+    private static void Picture(string folder, string name, string? svg)
+    {
+        if (svg is not null)
+        {
+            File.WriteAllText(Path.Combine(folder, name), svg);
+        }
     }
 
     private static string PathOf(CpuOptions options, string model, string type) => Path.Combine(options.Folder, $"{model}-{type}.gguf");

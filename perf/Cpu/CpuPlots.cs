@@ -15,14 +15,14 @@ internal static class CpuPlots
     /// <param name="kinds">Which cells.</param>
     public static string? Bars(CpuTable table, string title, params CpuKind[] kinds)
     {
-        const double left = 70, top = 92, height = 300, bar = 22, between = 26, least = 76;
+        const double left = 70, top = 92, height = 300, bar = 22, between = 26, letter = 5.2;
         CpuCell[] cells = [.. table.Cells.Where(c => kinds.Contains(c.Kind))];
         if (cells.Length == 0)
         {
             return null;
         }
 
-        double group = Math.Max(least, bar * table.Engines.Count), width = (group + between) * cells.Length;
+        double group = Math.Max(letter * cells.Max(c => Math.Max(c.What.Length, c.Model.Length)) - between + 10, bar * table.Engines.Count), width = (group + between) * cells.Length;
         double step = Step(cells.SelectMany(c => table.Engines.Select(e => table.Rate(e, c) ?? 0)).Max()), most = step * 5;
         Svg svg = new(Math.Max(left + width + 20, 760), top + height + 72);
         svg.Text(20, 24, $"{title}, tokens a second", "title");

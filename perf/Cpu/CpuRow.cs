@@ -9,7 +9,7 @@ namespace Sluice.Perf.Cpu;
 /// <param name="Build">The commit of ours; what a peer says of itself.</param>
 /// <param name="Cell">A <see cref="CpuCell.Name"/>.</param>
 /// <param name="TokensPerSecond">Of all sequences together.</param>
-/// <param name="ReadGigabytes">GB/s that memory was read at just before, where that was measured; else 0.</param>
+/// <param name="ReadGigabytes">GB/s that memory was read at beside it, where that was measured; else 0.</param>
 /// <param name="BytesPerToken">Weights that a step of one token reads, where it is known; else 0.</param>
 /// <param name="Device">The processor.</param>
 /// <param name="Threads">That each engine had.</param>

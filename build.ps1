@@ -95,6 +95,6 @@ switch ($Verb) {
         Invoke-Checked dotnet @('publish', 'src/Console/Sluice.Console.csproj', '-c', 'Release', '-r', 'win-x64', '--self-contained', '-p:PublishTrimmed=true', '-p:PublishSingleFile=true',
             "-p:SluiceNative=$artifacts/native/package/sluice.dll", '-o', "$artifacts/publish/files")
     }
-    'help' { Get-Content "$PSScriptRoot/build.sh" | Select-Object -Skip 7 -First 23 }
+    'help' { Get-Content "$PSScriptRoot/build.sh" | Select-Object -Skip 7 -First 24 }
     default { throw "$Verb is done on Linux: ./build.sh $Verb" }
 }

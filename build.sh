@@ -13,6 +13,7 @@ usage: ./build.sh [VERB] [OPTIONS]
   test        build and run every test; the last line sums all suites
               --counts instead: what every op moves and what every kernel takes, printed and kept in perf/COUNTS.md
   bench       benchmarks of ops and of P/Invoke (arguments after -- go to BenchmarkDotNet)
+              cpu [--help]: whole models on the CPU, beside other engines where --llama-bench PATH names them
   fmt         format C++ and C#
   bindings    write the generated bindings anew from native/include/sluice.h
   pack        NuGet packages in artifacts/packages; restores and runs samples/Embed from them
@@ -36,6 +37,7 @@ while [[ $# -gt 0 ]]; do
     --cuda) [[ ${2:-} =~ ^(auto|on|off)$ ]] || { echo "build.sh: --cuda wants auto, on or off" >&2; exit 2; }; cuda=$2; shift 2 ;;
     --install) install=yes; shift ;;
     --counts) counts=yes; shift ;;
+    cpu) [[ $verb == bench ]] || { echo "build.sh: only bench knows '$1'" >&2; exit 2; }; rest=("$@"); break ;;
     -h|--help) usage; exit 0 ;;
     --) shift; rest=("$@"); break ;;
     *) echo "build.sh: unknown option '$1'" >&2; usage >&2; exit 2 ;;
@@ -269,7 +271,7 @@ case $verb in
     ;;
   bench)
     require_tools
-    release auto
+    if [[ ${rest[0]:-} == cpu ]]; then release off; else release auto; fi
     managed perf/Sluice.Perf.csproj
     "$artifacts/dotnet/bin/Sluice.Perf/release/Sluice.Perf" "${rest[@]}"
     ;;

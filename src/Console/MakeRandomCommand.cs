@@ -8,9 +8,10 @@ internal static class MakeRandomCommand
 {
     public static Command Create()
     {
-        Dictionary<string, TensorType> types = RandomModel.Types.ToDictionary(t => TensorTypes.Name(t).ToLowerInvariant());
+        Dictionary<string, (TensorType Type, bool Mixture)> types = RandomModel.Types.ToDictionary(t => TensorTypes.Name(t).ToLowerInvariant(), t => (t, false));
+        types["q4_k_m"] = (TensorType.Q4_K, true);
         Option<string> shape = ModelArguments.Choice("--shape", "Whose sizes", RandomModelShape.All[0].Name, [.. RandomModelShape.All.Select(s => s.Name)]);
-        Option<string> type = ModelArguments.Choice("--type", "Element type of the matrices", "q4_0", [.. types.Keys]);
+        Option<string> type = ModelArguments.Choice("--type", "Element type of the matrices; q4_k_m: the mixture that quantisers make", "q4_0", [.. types.Keys]);
         Option<ulong> seed = new("--seed") { Description = "The same seed gives the same file", DefaultValueFactory = _ => 0 };
         shape.Required = type.Required = true;
         Argument<string> output = new("OUT") { Description = "The GGUF file to write" };
@@ -21,7 +22,8 @@ internal static class MakeRandomCommand
             await Terminal.WithProgressAsync<bool, ByteProgress>("writing", p => (p.Done, p.Total), progress => Task.Run(
                 () =>
                 {
-                    RandomModel.Write(path, RandomModelShape.Find(parsed.GetValue(shape)!)!, types[parsed.GetValue(type)!], parsed.GetValue(seed), progress, cancellation);
+                    (TensorType stored, bool mixture) = types[parsed.GetValue(type)!];
+                    RandomModel.Write(path, RandomModelShape.Find(parsed.GetValue(shape)!)!, stored, parsed.GetValue(seed), mixture, progress, cancellation);
                     return true;
                 },
                 cancellation));

@@ -43,7 +43,7 @@ public class RandomModelTests
         byte[] Make(ulong seed)
         {
             using MemoryStream stream = new();
-            RandomModel.Write(stream, Tiny, TensorType.Q4_0, seed, null, default);
+            RandomModel.Write(stream, Tiny, TensorType.Q4_0, seed, false, null, default);
             return SHA256.HashData(stream.ToArray());
         }
 
@@ -51,21 +51,24 @@ public class RandomModelTests
         Assert.NotEqual(Make(1), Make(2));
     }
 
+    // Only the header is written; the data behind it is a hole in the file.
+    private static GgufFile Header(string path, RandomModelShape shape, TensorType type, bool mixture = false)
+    {
+        using (HeaderStream header = new(path))
+        {
+            Assert.Throws<OperationCanceledException>(() => RandomModel.Write(header, shape, type, 0, mixture, header, header.Stop.Token));
+            header.File.SetLength(header.Total + (1 << 24));
+        }
+
+        return GgufFile.Open(path);
+    }
+
     [Theory, InlineData("qwen2.5-0.5b", 494_032_768L), InlineData("llama-3.2-1b", 1_235_814_432L), InlineData("llama-3-8b", 8_030_261_248L)]
     public void Shapes_have_the_true_number_of_weights(string name, long weights)
     {
-        // Only the header is written; the data behind it is a hole in the file.
         using TempFolder folder = new();
         RandomModelShape shape = RandomModelShape.Find(name)!;
-        long length;
-        using (HeaderStream header = new(folder["h.gguf"]))
-        {
-            Assert.Throws<OperationCanceledException>(() => RandomModel.Write(header, shape, TensorType.Q4_0, 0, header, header.Stop.Token));
-            length = header.Total + (1 << 24);
-            header.File.SetLength(length);
-        }
-
-        using GgufFile file = GgufFile.Open(folder["h.gguf"]);
+        using GgufFile file = Header(folder["h.gguf"], shape, TensorType.Q4_0);
         Assert.Equal(weights, file.Tensors.Sum(t => t.ElementCount));
         Tokenizer tokenizer = Tokenizer.FromGguf(file);
         Assert.Equal(shape.Vocabulary, tokenizer.VocabularySize);
@@ -73,6 +76,28 @@ public class RandomModelTests
         Assert.Equal(Text, tokenizer.Decode(tokenizer.Encode(Text)));
         Assert.True(tokenizer.IsEndOfGeneration(tokenizer.EosId!.Value));
         Assert.Equal(name.StartsWith("qwen", StringComparison.Ordinal) ? "<|im_end|>" : "<|end_of_text|>", tokenizer.NameOf(tokenizer.EosId!.Value));
+    }
+
+    // Qwen's rows of 896 values hold no blocks of 256; its feed-forward's rows of 4,864 do.
+    [Theory]
+    [InlineData("qwen2.5-0.5b", 24, TensorType.Q5_0, TensorType.Q8_0)]
+    [InlineData("llama-3.2-1b", 16, TensorType.Q4_K, TensorType.Q6_K)]
+    public void A_mixture_keeps_finer_what_quantisers_keep_finer(string name, int layers, TensorType coarse, TensorType fine)
+    {
+        using TempFolder folder = new();
+        using GgufFile file = Header(folder["h.gguf"], RandomModelShape.Find(name)!, TensorType.Q4_K, mixture: true);
+        Dictionary<string, TensorType> types = file.Tensors.ToDictionary(t => t.Name, t => t.Type);
+        Assert.Equal(fine, types["token_embd.weight"]);
+        int[] finer = layers == 24 ? [0, 1, 2, 5, 8, 11, 14, 17, 20, 21, 22, 23] : [0, 1, 4, 7, 10, 13, 14, 15];
+        for (int layer = 0; layer < layers; layer++)
+        {
+            Assert.Equal(finer.Contains(layer) ? fine : coarse, types[$"blk.{layer}.attn_v.weight"]);
+            Assert.Equal(finer.Contains(layer) ? TensorType.Q6_K : TensorType.Q4_K, types[$"blk.{layer}.ffn_down.weight"]);
+            Assert.All(new[] { "attn_q", "attn_k", "attn_output", "ffn_gate", "ffn_up" }, matrix => Assert.Equal(coarse, types[$"blk.{layer}.{matrix}.weight"]));
+            Assert.Equal(TensorType.F32, types[$"blk.{layer}.ffn_norm.weight"]);
+        }
+
+        Assert.Throws<ArgumentException>(() => RandomModel.Write(folder["c.gguf"], Tiny, TensorType.Q4_0, mixture: true));
     }
 
     [Fact]

@@ -6,14 +6,14 @@ using Sluice.Paging;
 namespace Sluice.Decoding;
 
 /// <summary>Rates of one round.</summary>
-/// <param name="PrefillTokensPerSecond">Prompt tokens of all sequences a second.</param>
+/// <param name="PrefillTokensPerSecond">Computed prompt tokens of all sequences a second; one that is shared counts once.</param>
 /// <param name="DecodeTokensPerSecond">Generated tokens of all sequences a second.</param>
 public readonly record struct BenchmarkRound(double PrefillTokensPerSecond, double DecodeTokensPerSecond);
 
 /// <summary>Times whole steps of a model: the prompts of all sequences in chunks, then one token of each a step, arg-max on the device.</summary>
 public sealed class ModelBenchmark : IDisposable
 {
-    private const int PageSize = 16;
+    private const int PageSize = 16, AttentionChunk = 256;
 
     private readonly Model _model;
     private readonly ComputeStream _stream;
@@ -27,6 +27,7 @@ public sealed class ModelBenchmark : IDisposable
     private readonly bool _runsAhead;
     private readonly int _promptTokens, _generatedTokens, _sequences, _chunk;
     private readonly int[] _rows;
+    private readonly SharedPrefix[] _shared; // empty: each sequence has a prompt of its own
     private PageTable[] _tables = []; // of the last round, until the next
     private bool _ended;
 
@@ -37,13 +38,19 @@ public sealed class ModelBenchmark : IDisposable
     /// <param name="promptTokens">Of each sequence.</param>
     /// <param name="generatedTokens">Of each sequence.</param>
     /// <param name="sequences">How many decode at once.</param>
-    /// <exception cref="ArgumentException">A number below 1.</exception>
+    /// <param name="sharesPrompt">All sequences continue one prompt, computed once, and attention reads its keys once for all of them where that is faster.</param>
+    /// <exception cref="ArgumentException">A number below 1, or a shared prompt that is no multiple of 256 tokens.</exception>
     /// <exception cref="ContextFullException">Prompt and answer exceed the model's context.</exception>
-    public ModelBenchmark(Model model, int promptTokens, int generatedTokens, int sequences)
+    public ModelBenchmark(Model model, int promptTokens, int generatedTokens, int sequences, bool sharesPrompt = false)
     {
         if (promptTokens < 1 || generatedTokens < 1 || sequences is < 1 or > MaxSequences)
         {
             throw new ArgumentException($"a benchmark of {promptTokens} prompt tokens, {generatedTokens} generated ones and {sequences} sequences: each must be 1 at least");
+        }
+
+        if (sharesPrompt && promptTokens % AttentionChunk != 0)
+        {
+            throw new ArgumentException($"a shared prompt of {promptTokens} tokens: it must be a multiple of {AttentionChunk}, where attention cuts it");
         }
 
         long length = (long)promptTokens + generatedTokens;
@@ -56,12 +63,13 @@ public sealed class ModelBenchmark : IDisposable
         _chunk = Math.Min(512, promptTokens);
         _rows = [.. Enumerable.Range(0, sequences)];
         ModelConfig c = model.Config;
+        _shared = sharesPrompt && sequences > 1 ? [new SharedPrefix(0, sequences, 0, promptTokens)] : [];
         int pages = checked((int)((length + PageSize - 1) / PageSize * sequences));
         _pool = new BlockPool(pages, PageSize);
         _stream = model.Device.CreateStream();
         _cache = new KvCache(_stream, new KvCacheOptions(model.KvType, c.LayerCount, pages, c.KvHeadCount, c.HeadDim, c.ValueHeadDim, PageSize));
         int tokens = Math.Max(_chunk, sequences);
-        _batch = new Batch(_stream, _cache, new BatchOptions(tokens, sequences, pages));
+        _batch = new Batch(_stream, _cache, new BatchOptions(tokens, sequences, pages, MaxPrefixes: _shared.Length) { QueryHeads = c.HeadCount });
         _transformer = new Transformer(model, _stream, tokens, sequences);
         _transformer.Reserve(_cache, _batch);
         _ids = _stream.CreateTensor(DType.I32, sequences);
@@ -76,15 +84,26 @@ public sealed class ModelBenchmark : IDisposable
     /// <summary>Runs one round from empty caches.</summary>
     /// <param name="seed">Of the random prompts.</param>
     /// <param name="cancellationToken">Looked at between steps.</param>
-    public BenchmarkRound Run(int seed, CancellationToken cancellationToken = default)
+    public BenchmarkRound Run(int seed, CancellationToken cancellationToken = default) => Run(seed, _promptTokens, _generatedTokens, cancellationToken);
+
+    /// <summary>A short round whose times nobody wants: memory is touched, code compiled and threads are awake behind it.</summary>
+    /// <param name="cancellationToken">Looked at between steps.</param>
+    public void WarmUp(CancellationToken cancellationToken = default)
+    {
+        Run(0, _shared.Length > 0 ? _promptTokens : Math.Min(_promptTokens, PageSize), Math.Min(_generatedTokens, PageSize), cancellationToken);
+        DropTables();
+    }
+
+    private BenchmarkRound Run(int seed, int promptTokens, int generatedTokens, CancellationToken cancellationToken)
     {
         Random random = new(seed);
         DropTables();
         _tables = [.. Enumerable.Range(0, _sequences).Select(_ => new PageTable(_pool))];
         int[] next = new int[_sequences];
-        int[] prompt = new int[_promptTokens];
+        int[] prompt = new int[promptTokens];
+        int prompts = _shared.Length > 0 ? 1 : _sequences;
         Stopwatch prefill = Stopwatch.StartNew();
-        for (int s = 0; s < _sequences; s++)
+        for (int s = 0; s < prompts; s++)
         {
             for (int i = 0; i < prompt.Length; i++)
             {
@@ -107,10 +126,16 @@ public sealed class ModelBenchmark : IDisposable
             }
         }
 
+        for (int s = prompts; s < _sequences; s++)
+        {
+            _tables[s].AppendShared(_tables[0].Pages);
+            next[s] = random.Next(_model.Config.VocabularySize);
+        }
+
         _stream.Synchronize();
         prefill.Stop();
         Stopwatch decode = Stopwatch.StartNew();
-        for (int step = 0; step < _generatedTokens; step++)
+        for (int step = 0; step < generatedTokens; step++)
         {
             cancellationToken.ThrowIfCancellationRequested();
             Plan(_tables, 1);
@@ -135,7 +160,7 @@ public sealed class ModelBenchmark : IDisposable
         _stream.Synchronize();
         decode.Stop();
         _ended = true;
-        return new BenchmarkRound((double)_promptTokens * _sequences / prefill.Elapsed.TotalSeconds, (double)_generatedTokens * _sequences / decode.Elapsed.TotalSeconds);
+        return new BenchmarkRound((double)promptTokens * prompts / prefill.Elapsed.TotalSeconds, (double)generatedTokens * _sequences / decode.Elapsed.TotalSeconds);
     }
 
     /// <summary>
@@ -220,6 +245,6 @@ public sealed class ModelBenchmark : IDisposable
             indptr[b + 1] = pages.Count;
         }
 
-        _batch.Update(_stream, new BatchStep { QueryIndptr = query, KvLengths = lengths, PageIndptr = indptr, PageIds = System.Runtime.InteropServices.CollectionsMarshal.AsSpan(pages) });
+        _batch.Update(_stream, new BatchStep { QueryIndptr = query, KvLengths = lengths, PageIndptr = indptr, PageIds = System.Runtime.InteropServices.CollectionsMarshal.AsSpan(pages), Prefixes = tables.Length > 1 ? _shared : [] });
     }
 }

@@ -27,13 +27,18 @@ public static class RandomModel
     /// <param name="shape">The sizes.</param>
     /// <param name="type">How matrices are stored. Norms and biases are F32; the output projection, tied or not, is Q8_0 in a Q4_0 file and Q6_K in a Q4_K one, as quantisers keep it finer.</param>
     /// <param name="seed">Another seed gives other weights.</param>
+    /// <param name="mixture">
+    /// With Q4_K: the mixture that quantisers call Q4_K_M instead. Values and the feed-forward's way down are Q6_K in the first and last eighth of the layers and in each third
+    /// between; where a row holds no whole blocks of 256, Q5_0 stands for Q4_K and Q8_0 for Q6_K.
+    /// </param>
     /// <param name="progress">Told after each piece of up to 1 MB.</param>
     /// <param name="cancellation">Stops the work and removes the unfinished file.</param>
-    /// <exception cref="ArgumentException">The type is none of <see cref="Types"/>, or the shape's rows hold no whole blocks of it.</exception>
+    /// <exception cref="ArgumentException">The type is none of <see cref="Types"/>, or the shape's rows hold no whole blocks of it, or a mixture is asked for of another type than Q4_K.</exception>
     /// <exception cref="OperationCanceledException">The work was cancelled.</exception>
     /// <exception cref="IOException">The file cannot be written.</exception>
     /// <exception cref="UnauthorizedAccessException">The file cannot be written.</exception>
-    public static void Write(string path, RandomModelShape shape, TensorType type, ulong seed = 0, IProgress<ByteProgress>? progress = null, CancellationToken cancellation = default)
+    public static void Write(
+        string path, RandomModelShape shape, TensorType type, ulong seed = 0, bool mixture = false, IProgress<ByteProgress>? progress = null, CancellationToken cancellation = default)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         ArgumentNullException.ThrowIfNull(shape);
@@ -42,7 +47,12 @@ public static class RandomModel
             throw new ArgumentException($"{TensorTypes.Name(type)} cannot be made; {string.Join(", ", Types.Select(TensorTypes.Name))} can", nameof(type));
         }
 
-        int block = TensorTypes.BlockValues(type);
+        if (mixture && type != TensorType.Q4_K)
+        {
+            throw new ArgumentException($"there is no mixture of {TensorTypes.Name(type)}: Q4_K has one", nameof(mixture));
+        }
+
+        int block = TensorTypes.BlockValues(mixture ? TensorType.Q5_0 : type);
         if (shape.Hidden % block != 0 || shape.FeedForward % block != 0)
         {
             throw new ArgumentException($"{shape.Name} has rows of {shape.Hidden:N0} and {shape.FeedForward:N0} values, which are no whole blocks of {block} as {TensorTypes.Name(type)} has: take another type", nameof(type));
@@ -50,18 +60,18 @@ public static class RandomModel
 
         OutputPlace.File(path, stream =>
         {
-            Write(stream, shape, type, seed, progress, cancellation);
+            Write(stream, shape, type, seed, mixture, progress, cancellation);
             return 0;
         });
     }
 
     /// <summary>Writes a model to a stream, which need not seek.</summary>
-    /// <inheritdoc cref="Write(string, RandomModelShape, TensorType, ulong, IProgress{ByteProgress}?, CancellationToken)"/>
-    internal static void Write(Stream stream, RandomModelShape shape, TensorType type, ulong seed, IProgress<ByteProgress>? progress, CancellationToken cancellation)
+    /// <inheritdoc cref="Write(string, RandomModelShape, TensorType, ulong, bool, IProgress{ByteProgress}?, CancellationToken)"/>
+    internal static void Write(Stream stream, RandomModelShape shape, TensorType type, ulong seed, bool mixture, IProgress<ByteProgress>? progress, CancellationToken cancellation)
     {
         GgufWriter writer = new(stream);
-        AddMetadata(writer, shape, type);
-        List<Plan> plans = [.. Tensors(shape, type)];
+        AddMetadata(writer, shape, type, mixture);
+        List<Plan> plans = [.. Tensors(shape, type, mixture)];
         long total = 0;
         foreach (Plan plan in plans)
         {
@@ -118,16 +128,23 @@ public static class RandomModel
         writer.Finish();
     }
 
-    private static IEnumerable<Plan> Tensors(RandomModelShape s, TensorType type)
+    // As quantisers mix types of four bits and more: rows that hold no whole blocks of 256 take the next larger type of 32.
+    private static TensorType Mixed(TensorType type, long columns) => columns % TensorTypes.BlockValues(type) == 0 ? type : type == TensorType.Q4_K ? TensorType.Q5_0 : TensorType.Q8_0;
+
+    private static IEnumerable<Plan> Tensors(RandomModelShape s, TensorType type, bool mixture)
     {
         const TensorType F32 = TensorType.F32;
         TensorType head = type switch { TensorType.Q4_0 => TensorType.Q8_0, TensorType.Q4_K => TensorType.Q6_K, _ => type };
+        TensorType wide = mixture ? Mixed(type, s.Hidden) : type; // of matrices with a row as wide as the residual stream
+        head = mixture ? Mixed(head, s.Hidden) : head;
+        int eighth = s.Layers / 8;
+        bool finer(int layer) => mixture && (layer < eighth || layer >= 7 * s.Layers / 8 || (layer - eighth) % 3 == 2);
         float Scale(int inputs) => 1f / MathF.Sqrt(inputs);
 
         // What is added to the residual stream shrinks with depth, so that the stream's size does not grow with it.
         float residual = 1f / MathF.Sqrt(2f * s.Layers);
         int keys = s.KvHeads * s.HeadDim;
-        yield return new("token_embd.weight", s.Tied ? head : type, s.Hidden, s.Vocabulary, Scale(s.Hidden), 0);
+        yield return new("token_embd.weight", s.Tied ? head : wide, s.Hidden, s.Vocabulary, Scale(s.Hidden), 0);
         if (s.Llama3RopeFactor > 0)
         {
             yield return new("rope_freqs.weight", F32, s.HeadDim / 2, 1, 0, 0);
@@ -137,9 +154,9 @@ public static class RandomModel
         {
             string block = $"blk.{layer}.";
             yield return new(block + "attn_norm.weight", F32, s.Hidden, 1, 0.05f, 1);
-            yield return new(block + "attn_q.weight", type, s.Hidden, s.Hidden, Scale(s.Hidden), 0);
-            yield return new(block + "attn_k.weight", type, s.Hidden, keys, Scale(s.Hidden), 0);
-            yield return new(block + "attn_v.weight", type, s.Hidden, keys, Scale(s.Hidden), 0);
+            yield return new(block + "attn_q.weight", wide, s.Hidden, s.Hidden, Scale(s.Hidden), 0);
+            yield return new(block + "attn_k.weight", wide, s.Hidden, keys, Scale(s.Hidden), 0);
+            yield return new(block + "attn_v.weight", finer(layer) ? Mixed(TensorType.Q6_K, s.Hidden) : wide, s.Hidden, keys, Scale(s.Hidden), 0);
             if (s.HasBias)
             {
                 yield return new(block + "attn_q.bias", F32, s.Hidden, 1, 0.1f, 0);
@@ -147,11 +164,11 @@ public static class RandomModel
                 yield return new(block + "attn_v.bias", F32, keys, 1, 0.1f, 0);
             }
 
-            yield return new(block + "attn_output.weight", type, s.Hidden, s.Hidden, Scale(s.Hidden) * residual, 0);
+            yield return new(block + "attn_output.weight", wide, s.Hidden, s.Hidden, Scale(s.Hidden) * residual, 0);
             yield return new(block + "ffn_norm.weight", F32, s.Hidden, 1, 0.05f, 1);
-            yield return new(block + "ffn_gate.weight", type, s.Hidden, s.FeedForward, Scale(s.Hidden), 0);
-            yield return new(block + "ffn_up.weight", type, s.Hidden, s.FeedForward, Scale(s.Hidden), 0);
-            yield return new(block + "ffn_down.weight", type, s.FeedForward, s.Hidden, Scale(s.FeedForward) * residual, 0);
+            yield return new(block + "ffn_gate.weight", wide, s.Hidden, s.FeedForward, Scale(s.Hidden), 0);
+            yield return new(block + "ffn_up.weight", wide, s.Hidden, s.FeedForward, Scale(s.Hidden), 0);
+            yield return new(block + "ffn_down.weight", finer(layer) ? Mixed(TensorType.Q6_K, s.FeedForward) : mixture ? Mixed(type, s.FeedForward) : type, s.FeedForward, s.Hidden, Scale(s.FeedForward) * residual, 0);
         }
 
         yield return new("output_norm.weight", F32, s.Hidden, 1, 0.05f, 1);
@@ -161,13 +178,13 @@ public static class RandomModel
         }
     }
 
-    private static void AddMetadata(GgufWriter writer, RandomModelShape s, TensorType type)
+    private static void AddMetadata(GgufWriter writer, RandomModelShape s, TensorType type, bool mixture)
     {
         string a = s.Architecture;
         writer.AddMetadata("general.architecture", GgufValue.Of(a));
         writer.AddMetadata("general.name", GgufValue.Of($"random {s.Name}"));
         writer.AddMetadata("general.quantization_version", GgufValue.Of(2u));
-        writer.AddMetadata("general.file_type", GgufValue.Of(type switch { TensorType.F16 => 1u, TensorType.Q4_0 => 2u, TensorType.Q4_K => 14u, TensorType.BF16 => 32u, _ => 7u }));
+        writer.AddMetadata("general.file_type", GgufValue.Of(type switch { TensorType.F16 => 1u, TensorType.Q4_0 => 2u, TensorType.Q4_K => mixture ? 15u : 14u, TensorType.BF16 => 32u, _ => 7u }));
         writer.AddMetadata($"{a}.block_count", GgufValue.Of((uint)s.Layers));
         writer.AddMetadata($"{a}.context_length", GgufValue.Of((uint)s.Context));
         writer.AddMetadata($"{a}.embedding_length", GgufValue.Of((uint)s.Hidden));

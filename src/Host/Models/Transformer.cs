@@ -247,7 +247,7 @@ internal sealed class Transformer : IDisposable
                 RopeKind = c.RopeKind,
                 Squares = squared ? squares : default,
             });
-            _stream.PagedAttention(new AttentionArgs
+            AttentionArgs attention = new()
             {
                 Cache = cache,
                 Layer = i,
@@ -258,7 +258,16 @@ internal sealed class Transformer : IDisposable
                 SoftCap = c.AttentionSoftCap,
                 Window = window,
                 Causal = true,
-            });
+            };
+            if (batch.Options.MaxPrefixes > 0)
+            {
+                _stream.CascadeAttention(attention);
+            }
+            else
+            {
+                _stream.PagedAttention(attention);
+            }
+
             squared = AddToResidual(attended, layer.AttentionOutput, layer.PostAttentionNorm, hidden, normed, squares);
 
             _stream.GatedLinear(new GatedLinearArgs

@@ -96,28 +96,6 @@ inline char* at(const view& v, int64_t i, int64_t j = 0) {
 }
 inline row row_of(const view& v, int64_t i, int64_t j = 0) { return {at(v, i, j), v.dtype}; }
 
-// Rows of x in the form that a weight multiplies; any number of weights may share them.
-struct linear_input {
-  const uint8_t* packed = nullptr;
-  const float* x = nullptr;
-  int64_t x_stride = 0;
-};
-
-// x (rows [T, K]) for w, made in `space` where it is not usable as it stands.
-linear_input prepare_input(cpu_device& d, const view& x, const cpu_weight& w, arena& space);
-void reserve_input(const view& x, const cpu_weight& w, arena& space);  // counts what prepare_input takes
-
-struct linear_output {
-  void* y;
-  int64_t y_stride;
-  sl_dtype y_dtype;
-  row bias;  // data null: none
-  const void* residual;
-  int64_t residual_stride;
-  float scale = 1, soft_cap = 0;
-};
-void multiply(cpu_device& d, const linear_input& x, int64_t rows, const cpu_weight& w, const linear_output& out);
-
 // Rows worth a task of their own where each costs about `cost` loads or adds.
 inline int64_t rows_per_task(int64_t rows, int64_t cost, int threads) {
   const int64_t enough = 16384 / (cost > 0 ? cost : 1) + 1, even = (rows + 4 * threads - 1) / (4 * threads);

@@ -12,22 +12,58 @@ namespace {
 // Weights that take x in the same form share its preparation.
 bool same_input(const cpu_weight& a, const cpu_weight& b) { return a.rounds_x() == b.rounds_x() && a.order == b.order; }
 
-}  // namespace
+// Rows of x in the form that a weight multiplies; any number of weights may share them.
+struct linear_input {
+  const uint8_t* packed = nullptr;
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+};
 
-void reserve_input(const view& x, const cpu_weight& w, arena& space) {
-  const int64_t T = x.shape[0], K = w.cols;
+// x (rows [T, K]), or its rows' RMS norms where there is a norm, rounded to x's dtype.
+struct input_rows {
+  const view& x;
+  const view& norm;
+  float eps;
+};
+
+// The values of a tile of rows as a weight that rounds x takes them, made from normalised ones in a thread's own memory.
+int64_t tile_floats(const view& x) { return kMostTileRows * x.shape[1]; }
+
+view own_rows(const view& x, void* data) {
+  view own = x;
+  own.data = data;
+  own.stride[0] = x.shape[1];
+  own.stride[1] = 1;
+  return own;
+}
+
+void normalise(const cpu_device& d, const input_rows& in, int64_t t, const row& y) {
+  d.kernel.rms_norm(row_of(in.x, t), {in.norm.data, in.norm.dtype}, in.x.shape[1], in.eps, row{}, y);
+}
+
+// Counts what prepare_input takes.
+void reserve_input(const cpu_device& d, const input_rows& in, const cpu_weight& w, arena& space) {
+  const int64_t T = in.x.shape[0], K = w.cols;
   if (w.rounds_x()) {
     space.take<uint8_t>(packed_bytes(T, K));
+    if (in.norm) space.take<float>(d.pool.threads() * tile_floats(in.x));
     return;
   }
-  if (x.dtype != SL_DTYPE_F32) space.take<float>(T * K);
+  if (in.norm) space.take<float>(T * K);
+  if (in.x.dtype != SL_DTYPE_F32) space.take<float>(T * K);
   if (!w.order.empty()) space.take<float>(T * K);
 }
 
-linear_input prepare_input(cpu_device& d, const view& x, const cpu_weight& w, arena& space) {
-  const int64_t T = x.shape[0], K = w.cols;
+// Made in `space` where they are not usable as they stand.
+linear_input prepare_input(cpu_device& d, const input_rows& rows, const cpu_weight& w, arena& space) {
+  const int64_t T = rows.x.shape[0], K = w.cols;
   linear_input in;
   if (!w.rounds_x()) {
+    view x = rows.x;
+    if (rows.norm) {
+      x = own_rows(x, space.take<float>(T * K));
+      for_rows(d, T, K, [&](int64_t t, int) { normalise(d, rows, t, row_of(x, t)); });
+    }
     in.x = x.as<float>();
     in.x_stride = x.stride[0];
     if (x.dtype != SL_DTYPE_F32) {
@@ -48,58 +84,105 @@ linear_input prepare_input(cpu_device& d, const view& x, const cpu_weight& w, ar
     return in;
   }
   auto* packed = space.take<uint8_t>(packed_bytes(T, K));
+  float* normalised = rows.norm ? space.take<float>(d.pool.threads() * tile_floats(rows.x)) : nullptr;
+  const auto pack = [&](int64_t m, int64_t tile, int thread) {
+    view x = rows.x;
+    int64_t first = m;
+    if (rows.norm) {
+      x = own_rows(x, normalised + thread * tile_floats(x));
+      first = 0;
+      for (int64_t t = m; t < T && t < m + tile; ++t) normalise(d, rows, t, row_of(x, t - m));
+    }
+    const int64_t stride = x.stride[0] * static_cast<int64_t>(size_of(x.dtype));
+    d.kernel.pack_tile(row_of(x, first), stride, T - m, tile, K, packed + m * (K / kBlock) * kRecordBytes);
+  };
   // Tiles of the most rows, and smaller ones for what is left over.
   const int64_t step = d.kernel.row_tile(kMostTileRows), whole = T / step * step;
-  const int64_t stride = x.stride[0] * (x.dtype == SL_DTYPE_F32 ? 4 : 2);
-  const auto pack = [&](int64_t m, int64_t tile) {
-    d.kernel.pack_tile(row_of(x, m), stride, T - m, tile, K, packed + m * (K / kBlock) * kRecordBytes);
-  };
-  for_rows(d, whole / step, 2 * K * step, [&](int64_t i, int) { pack(i * step, step); });
-  for (int64_t m = whole, tile; m < T; m += tile) pack(m, tile = d.kernel.row_tile(T - m));
+  for_rows(d, whole / step, 2 * K * step, [&](int64_t i, int thread) { pack(i * step, step, thread); });
+  for (int64_t m = whole, tile; m < T; m += tile) pack(m, tile = d.kernel.row_tile(T - m), 0);
   in.packed = packed;
   return in;
 }
 
-void multiply(cpu_device& d, const linear_input& x, int64_t rows, const cpu_weight& w, const linear_output& out) {
-  const int64_t panels = (w.rows + kPanelRows - 1) / kPanelRows, threads = d.pool.threads();
-  linear_task base{};
-  base.weight = w.packed;
-  base.packed = x.packed;
-  base.x = x.x;
-  base.x_stride = x.x_stride;
-  base.y = out.y;
-  base.y_stride = out.y_stride;
-  base.y_dtype = out.y_dtype;
-  base.bias = out.bias.data;
-  base.bias_dtype = out.bias.dtype;
-  base.residual = out.residual;
-  base.residual_stride = out.residual_stride;
-  base.scale = out.scale;
-  base.soft_cap = out.soft_cap;
+// y = x w^T and what follows it.
+struct linear_output {
+  void* y;
+  int64_t y_stride;
+  sl_dtype y_dtype;
+  row bias;  // data null: none
+  const void* residual;
+  int64_t residual_stride;
+  float scale = 1, soft_cap = 0;
+};
 
-  // Rows of x that stay in a core's second-level cache while the panels pass by.
-  const int64_t row_bytes = w.cols * (w.rounds_x() ? 1 : 4);
-  const int64_t block_rows = std::max<int64_t>(16, (int64_t{256} << 10) / row_bytes / 16 * 16);
-  const int64_t row_blocks = (rows + block_rows - 1) / block_rows;
-  // Tasks of 32 KiB of weights at least, so that taking one costs nothing beside it; of a few for each thread, so that
-  // they end together though a core may be taken away for a while.
-  const int64_t least = std::max<int64_t>(1, (int64_t{32} << 10) / w.packed.panel_bytes);
-  int64_t group = std::max(least, (panels + 8 * threads - 1) / (8 * threads));
-  if (rows > 16) group = std::max<int64_t>(1, std::min(group, (panels + 4 * threads - 1) / (4 * threads)));
-  if (!w.rounds_x()) group = (group + 3) / 4 * 4;
-  const int64_t groups = (panels + group - 1) / group;
-  const auto run = w.rounds_x() ? d.kernel.quantised_linear : w.packed.format == weight_format::int4 ? d.kernel.int4_linear : d.kernel.dense_linear;
-  d.pool.parallel(row_blocks * groups, [&](int64_t index, int) {
-    linear_task task = base;
-    task.first_row = index / groups * block_rows;
-    task.last_row = std::min(rows, task.first_row + block_rows);
-    task.first_panel = index % groups * group;
-    task.last_panel = std::min(panels, task.first_panel + group);
-    run(task);
+class product {
+ public:
+  product(const cpu_device& d, const cpu_weight& w, const linear_input& x, const linear_output& y) {
+    run_ = w.rounds_x() ? d.kernel.quantised_linear : w.packed.format == weight_format::int4 ? d.kernel.int4_linear : d.kernel.dense_linear;
+    task_.weight = w.packed;
+    task_.packed = x.packed;
+    task_.x = x.x;
+    task_.x_stride = x.x_stride;
+    task_.y = y.y;
+    task_.y_stride = y.y_stride;
+    task_.y_dtype = y.y_dtype;
+    task_.bias = y.bias.data;
+    task_.bias_dtype = y.bias.dtype;
+    task_.residual = y.residual;
+    task_.residual_stride = y.residual_stride;
+    task_.scale = y.scale;
+    task_.soft_cap = y.soft_cap;
+  }
+  const packed_weight& weight() const { return task_.weight; }
+  void run(int64_t first_row, int64_t last_row, int64_t first_panel, int64_t last_panel) const {
+    linear_task piece = task_;
+    piece.first_row = first_row;
+    piece.last_row = last_row;
+    piece.first_panel = first_panel;
+    piece.last_panel = last_panel;
+    run_(piece);
+  }
+
+ private:
+  linear_task task_{};
+  void (*run_)(const linear_task&);
+};
+
+// How products whose panels pass together, `panel_bytes` of all of them, are cut into tasks: blocks of rows and groups of panels.
+struct cut {
+  int64_t rows, block_rows, row_blocks, panels, group, groups;
+
+  cut(const cpu_device& d, int64_t rows, const packed_weight& w, int64_t panel_bytes) : rows(rows) {
+    // Rows of x that stay in a core's second-level cache while the panels pass by.
+    const int64_t row_bytes = w.cols * (rounds_x(w.format) ? 1 : 4);
+    block_rows = std::max<int64_t>(16, (int64_t{256} << 10) / row_bytes / 16 * 16);
+    row_blocks = (rows + block_rows - 1) / block_rows;
+    // Tasks of 32 KiB of weights at least, so that taking one costs nothing beside it; of a few for each thread, so that
+    // they end together though a core may be taken away for a while.
+    const int64_t threads = d.pool.threads(), least = std::max<int64_t>(1, (int64_t{32} << 10) / panel_bytes);
+    panels = (w.rows + kPanelRows - 1) / kPanelRows;
+    group = std::max(least, (panels + 8 * threads - 1) / (8 * threads));
+    if (rows > 16) group = std::max<int64_t>(1, std::min({group, (panels + 4 * threads - 1) / (4 * threads), (int64_t{256} << 10) / panel_bytes}));
+    if (!rounds_x(w.format)) group = (group + 3) / 4 * 4;
+    groups = (panels + group - 1) / group;
+  }
+  int64_t tasks() const { return row_blocks * groups; }
+  // body(first row, last row, first panel, last panel)
+  template <typename Body>
+  void piece(int64_t index, Body&& body) const {
+    const int64_t row = index / groups * block_rows, panel = index % groups * group;
+    body(row, std::min(rows, row + block_rows), panel, std::min(panels, panel + group));
+  }
+};
+
+void multiply(cpu_device& d, int64_t rows, const product& p) {
+  const cut c(d, rows, p.weight(), p.weight().panel_bytes);
+  d.pool.parallel(c.tasks(), [&](int64_t index, int) {
+    c.piece(index, [&](int64_t row, int64_t last_row, int64_t panel, int64_t last_panel) { p.run(row, last_row, panel, last_panel); });
   });
 }
 
-namespace {
+const view kNoNorm{};
 
 const cpu_weight& packed(const weight* w) { return static_cast<const cpu_weight&>(*w); }
 
@@ -113,8 +196,8 @@ linear_output output_of(const linear_args& a) {
 void linear(stream& s, const linear_args& a) {
   cpu_device& d = device_of(s);
   arena space(s.workspace);
-  const linear_input x = prepare_input(d, a.x, packed(a.w), space);
-  multiply(d, x, a.x.shape[0], packed(a.w), output_of(a));
+  const cpu_weight& w = packed(a.w);
+  multiply(d, a.x.shape[0], product(d, w, prepare_input(d, {a.x, kNoNorm, 0}, w, space), output_of(a)));
   if (!a.squares) return;
   for_rows(d, a.y.shape[0], a.y.shape[1], [&](int64_t t, int) {
     const auto* y = reinterpret_cast<const float*>(at(a.y, t));
@@ -127,9 +210,9 @@ void linear(stream& s, const linear_args& a) {
   });
 }
 
-uint64_t linear_workspace(const device&, const linear_args& a) {
+uint64_t linear_workspace(const device& d, const linear_args& a) {
   arena space(nullptr);
-  reserve_input(a.x, packed(a.w), space);
+  reserve_input(device_of(d), {a.x, kNoNorm, 0}, packed(a.w), space);
   return space.used();
 }
 
@@ -154,35 +237,15 @@ uint64_t embedding_workspace(const device& d, const embedding_args& a) {
   return space.used();
 }
 
-// x, or its normalised rows, in x's dtype.
-view take_normalised(const view& x, const view& norm, arena& space) {
-  view own = x;
-  if (norm) {
-    own.data = space.take<float>(x.shape[0] * x.shape[1]);
-    own.stride[0] = x.shape[1];
-    own.stride[1] = 1;
-  }
-  return own;
-}
-
-void normalise_rows(const cpu_device& d, const view& x, const view& norm, float eps, const view& y) {
-  if (!norm) return;
-  for_rows(d, x.shape[0], x.shape[1], [&](int64_t t, int) {
-    d.kernel.rms_norm(row_of(x, t), {norm.data, norm.dtype}, x.shape[1], eps, row{}, row_of(y, t));
-  });
-}
-
 // ---- gated_linear
 
 struct gated_space {
-  view x;
   float *gate, *up;  // [T, F]; a y of f32 takes the gate itself
 };
 
 gated_space take_gated(const gated_linear_args& a, arena& space) {
   const int64_t count = a.y.shape[0] * a.y.shape[1];
   gated_space own{};
-  own.x = take_normalised(a.x, a.norm_weight, space);
   own.gate = a.y.dtype == SL_DTYPE_F32 ? a.y.as<float>() : space.take<float>(count);
   own.up = space.take<float>(count);
   return own;
@@ -194,30 +257,42 @@ void gated_linear(stream& s, const gated_linear_args& a) {
   const cpu_weight &gate = packed(a.gate), &up = packed(a.up);
   arena space(s.workspace);
   const gated_space own = take_gated(a, space);
-  normalise_rows(d, a.x, a.norm_weight, a.norm_eps, own.x);
-  const linear_input x = prepare_input(d, own.x, gate, space), same = same_input(gate, up) ? x : prepare_input(d, own.x, up, space);
+  const input_rows rows = {a.x, a.norm_weight, a.norm_eps};
+  const linear_input x = prepare_input(d, rows, gate, space), same = same_input(gate, up) ? x : prepare_input(d, rows, up, space);
   const int64_t gate_stride = a.y.dtype == SL_DTYPE_F32 ? a.y.stride[0] : F;
-  multiply(d, x, T, gate, {own.gate, gate_stride, SL_DTYPE_F32, {a.bias_gate.data, a.bias_gate.dtype}, nullptr, 0});
-  multiply(d, same, T, up, {own.up, F, SL_DTYPE_F32, {a.bias_up.data, a.bias_up.dtype}, nullptr, 0});
-  for_pieces(d, T, F, [&](int64_t t, int64_t first, int64_t count) {
-    const row y = {at(a.y, t) + first * static_cast<int64_t>(size_of(a.y.dtype)), a.y.dtype};
-    d.kernel.gate(a.activation, {own.gate + t * gate_stride + first, SL_DTYPE_F32}, {own.up + t * F + first, SL_DTYPE_F32}, count, y);
+  const product products[2] = {{d, gate, x, {own.gate, gate_stride, SL_DTYPE_F32, {a.bias_gate.data, a.bias_gate.dtype}, nullptr, 0}},
+                               {d, up, same, {own.up, F, SL_DTYPE_F32, {a.bias_up.data, a.bias_up.dtype}, nullptr, 0}}};
+  // The same columns of both in one task, which then has them at hand for the activation.
+  const cut c(d, T, gate.packed, gate.packed.panel_bytes + up.packed.panel_bytes);
+  d.pool.parallel(c.tasks(), [&](int64_t index, int) {
+    c.piece(index, [&](int64_t row_first, int64_t row_last, int64_t panel, int64_t last_panel) {
+      const int64_t first = panel * kPanelRows, count = std::min(F, last_panel * kPanelRows) - first;
+      // Sixteen rows at a time, so that what is activated has not left the first-level cache.
+      for (int64_t m = row_first; m < row_last; m += kMostTileRows) {
+        const int64_t last = std::min(row_last, m + kMostTileRows);
+        for (const product& p : products) p.run(m, last, panel, last_panel);
+        for (int64_t t = m; t < last; ++t) {
+          const row y = {at(a.y, t) + first * static_cast<int64_t>(size_of(a.y.dtype)), a.y.dtype};
+          d.kernel.gate(a.activation, {own.gate + t * gate_stride + first, SL_DTYPE_F32}, {own.up + t * F + first, SL_DTYPE_F32}, count, y);
+        }
+      }
+    });
   });
 }
 
-uint64_t gated_linear_workspace(const device&, const gated_linear_args& a) {
+uint64_t gated_linear_workspace(const device& d, const gated_linear_args& a) {
   const cpu_weight &gate = packed(a.gate), &up = packed(a.up);
   arena space(nullptr);
-  const gated_space own = take_gated(a, space);
-  reserve_input(own.x, gate, space);
-  if (!same_input(gate, up)) reserve_input(own.x, up, space);
+  take_gated(a, space);
+  const input_rows rows = {a.x, a.norm_weight, a.norm_eps};
+  reserve_input(device_of(d), rows, gate, space);
+  if (!same_input(gate, up)) reserve_input(device_of(d), rows, up, space);
   return space.used();
 }
 
 // ---- fused_qkv
 
 struct qkv_space {
-  view x;                  // the normalised rows, in x's dtype
   float *q, *k, *v;        // [T, H*D], [T, Hkv*D], [T, Hkv*Dv]
   float *cosines, *sines;  // [threads, R/2]
 };
@@ -225,7 +300,6 @@ struct qkv_space {
 qkv_space take_qkv(const cpu_device& d, const fused_qkv_args& a, arena& space) {
   const int64_t T = a.x.shape[0], threads = d.pool.threads();
   qkv_space own{};
-  own.x = take_normalised(a.x, a.norm_weight, space);
   own.q = space.take<float>(T * a.wq->rows);
   own.k = space.take<float>(T * a.wk->rows);
   own.v = space.take<float>(T * a.wv->rows);
@@ -242,18 +316,27 @@ void fused_qkv(stream& s, const fused_qkv_args& a) {
   const int64_t T = a.x.shape[0], H = a.q.shape[1], Hkv = a.cache.kv_heads, D = a.cache.key_dim, Dv = a.cache.value_dim;
   arena space(s.workspace);
   const qkv_space own = take_qkv(d, a, space);
-  normalise_rows(d, a.x, a.norm_weight, a.norm_eps, own.x);
   const cpu_weight* weights[3] = {&packed(a.wq), &packed(a.wk), &packed(a.wv)};
   float* results[3] = {own.q, own.k, own.v};
   const view* biases[3] = {&a.bias_q, &a.bias_k, &a.bias_v};
+  const input_rows rows = {a.x, a.norm_weight, a.norm_eps};
   linear_input inputs[3];
   for (int i = 0; i < 3; ++i) {
     int same = 0;
     while (same < i && !same_input(*weights[same], *weights[i])) ++same;
-    inputs[i] = same < i ? inputs[same] : prepare_input(d, own.x, *weights[i], space);
-    multiply(d, inputs[i], T, *weights[i],
-             {results[i], weights[i]->rows, SL_DTYPE_F32, {biases[i]->data, biases[i]->dtype}, nullptr, 0});
+    inputs[i] = same < i ? inputs[same] : prepare_input(d, rows, *weights[i], space);
   }
+  const auto product_of = [&](int i) {
+    return product(d, *weights[i], inputs[i], {results[i], weights[i]->rows, SL_DTYPE_F32, {biases[i]->data, biases[i]->dtype}, nullptr, 0});
+  };
+  const product products[3] = {product_of(0), product_of(1), product_of(2)};
+  const auto cut_of = [&](const product& p) { return cut(d, T, p.weight(), p.weight().panel_bytes); };
+  const cut cuts[3] = {cut_of(products[0]), cut_of(products[1]), cut_of(products[2])};
+  d.pool.parallel(cuts[0].tasks() + cuts[1].tasks() + cuts[2].tasks(), [&](int64_t index, int) {
+    int i = 0;
+    for (; index >= cuts[i].tasks(); ++i) index -= cuts[i].tasks();
+    cuts[i].piece(index, [&](int64_t row, int64_t last_row, int64_t panel, int64_t last_panel) { products[i].run(row, last_row, panel, last_panel); });
+  });
 
   const int64_t pairs = a.inv_freq ? a.inv_freq.shape[0] : 0;
   for_rows(d, T, (H + 2 * Hkv) * D, [&](int64_t t, int thread) {
@@ -287,12 +370,12 @@ void fused_qkv(stream& s, const fused_qkv_args& a) {
 
 uint64_t fused_qkv_workspace(const device& d, const fused_qkv_args& a) {
   arena space(nullptr);
-  const qkv_space own = take_qkv(device_of(d), a, space);
+  take_qkv(device_of(d), a, space);
   const cpu_weight* weights[3] = {&packed(a.wq), &packed(a.wk), &packed(a.wv)};
   for (int i = 0; i < 3; ++i) {
     bool shared = false;
     for (int j = 0; j < i; ++j) shared = shared || same_input(*weights[j], *weights[i]);
-    if (!shared) reserve_input(own.x, *weights[i], space);
+    if (!shared) reserve_input(device_of(d), {a.x, a.norm_weight, a.norm_eps}, *weights[i], space);
   }
   return space.used();
 }

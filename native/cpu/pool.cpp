@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "backend.h"
@@ -8,6 +9,7 @@ namespace sl::cpu {
 namespace {
 
 constexpr uint64_t kOpen = uint64_t{1} << 31, kInside = kOpen - 1, kEpoch = uint64_t{1} << 32;
+constexpr uint64_t kLast = (uint64_t{1} << 32) - 1;  // of a stretch
 
 // Between two ops of a step lie microseconds; after this long the machine is left in peace.
 constexpr std::chrono::microseconds kSpin{50};
@@ -35,7 +37,7 @@ bool spin_until(Ready ready) {
 
 }  // namespace
 
-thread_pool::thread_pool(int threads) {
+thread_pool::thread_pool(int threads) : stretches_(static_cast<size_t>(threads > 1 ? threads : 1)) {
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
   } catch (...) {  // no more threads to be had: those that started must be joined
@@ -55,7 +57,26 @@ thread_pool::~thread_pool() {
 }
 
 void thread_pool::take_tasks(int thread) {
-  for (int64_t task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) body_(context_, task, thread);
+  std::atomic<uint64_t>& own = stretches_[static_cast<size_t>(thread)].left;
+  for (uint64_t left = own.load(std::memory_order_relaxed); left >> 32 < (left & kLast);) {
+    if (!own.compare_exchange_weak(left, left + (uint64_t{1} << 32), std::memory_order_relaxed)) continue;
+    body_(context_, first_ + static_cast<int64_t>(left >> 32), thread);
+    left = own.load(std::memory_order_relaxed);
+  }
+  for (;;) {
+    std::atomic<uint64_t>* longest = nullptr;
+    uint64_t most = 0, seen = 0;
+    for (stretch& other : stretches_) {
+      const uint64_t left = other.left.load(std::memory_order_relaxed), last = left & kLast;
+      if (left >> 32 >= last || last - (left >> 32) <= most) continue;
+      longest = &other.left;
+      most = last - (left >> 32);
+      seen = left;
+    }
+    if (longest == nullptr) return;
+    if (longest->compare_exchange_strong(seen, seen - 1, std::memory_order_relaxed))
+      body_(context_, first_ + static_cast<int64_t>((seen & kLast) - 1), thread);
+  }
 }
 
 void thread_pool::run(int64_t count, task_body body, void* context) {
@@ -67,8 +88,16 @@ void thread_pool::run(int64_t count, task_body body, void* context) {
   std::lock_guard region(region_);
   body_ = body;
   context_ = context;
-  count_ = count;
-  next_.store(0, std::memory_order_relaxed);
+  for (int64_t first = 0; first < count; first += static_cast<int64_t>(kLast)) run_stretches(first, std::min(count - first, static_cast<int64_t>(kLast)));
+}
+
+void thread_pool::run_stretches(int64_t first, int64_t count) {
+  first_ = first;
+  const auto threads = static_cast<int64_t>(stretches_.size());
+  for (int64_t i = 0; i < threads; ++i) {
+    const auto from = static_cast<uint64_t>(count * i / threads), to = static_cast<uint64_t>(count * (i + 1) / threads);
+    stretches_[static_cast<size_t>(i)].left.store(from << 32 | to, std::memory_order_relaxed);
+  }
   state_.store((state_.load(std::memory_order_relaxed) & ~(kEpoch - 1)) + kEpoch + kOpen);
   // A worker counts itself as a sleeper before it looks at the state a last time, so one of us sees the other.
   if (sleepers_.load() > 0) {

@@ -316,7 +316,13 @@ case $verb in
     cases
     export ASAN_OPTIONS=detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=0:exitcode=66
     native asan
-    for isa in 1 2 3; do suite "asan-cpu-$isa" "$artifacts/native/asan/tests/sluice_replay" --backend cpu --isa $isa --threads 3 "$artifacts"/cases/*.case; done
+    for isa in portable avx2 avx512_vnni; do
+      SLUICE_ISA=$isa suite "asan-cpu-$isa" "$artifacts/native/asan/tests/sluice_replay" --backend cpu --threads 3 "$artifacts"/cases/*.case
+    done
+    # These differ in quantised products alone.
+    for isa in avx_vnni avx512; do
+      SLUICE_ISA=$isa suite "asan-cpu-$isa" "$artifacts/native/asan/tests/sluice_replay" --backend cpu --threads 3 "$artifacts"/cases/*-{linear,gated_linear,fused_qkv}.case
+    done
     suite asan-reference "$artifacts/native/asan/tests/sluice_replay" --backend reference "$artifacts"/cases/*.case
     suite asan-simt "$artifacts/native/asan/tests/sluice_replay" --backend simt --seed 1 "$artifacts"/cases/*.case
     native_suites asan

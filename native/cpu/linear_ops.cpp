@@ -88,7 +88,11 @@ void multiply(cpu_device& d, const linear_input& x, int64_t rows, const cpu_weig
   if (rows > 16) group = std::max<int64_t>(1, std::min(group, (panels + 4 * threads - 1) / (4 * threads)));
   if (!w.rounds_x()) group = (group + 3) / 4 * 4;
   const int64_t groups = (panels + group - 1) / group;
-  const auto run = w.rounds_x() ? d.kernel.quantised_linear : w.packed.format == weight_format::int4 ? d.kernel.int4_linear : d.kernel.dense_linear;
+  const weight_format format = w.packed.format;
+  const auto run = w.rounds_x()                   ? d.kernel.quantised_linear
+                   : format == weight_format::int4 ? d.kernel.int4_linear
+                   : format == weight_format::bf16 ? d.kernel.bf16_linear
+                                                   : d.kernel.dense_linear;
   d.pool.parallel(row_blocks * groups, [&](int64_t index, int) {
     linear_task task = base;
     task.first_row = index / groups * block_rows;

@@ -432,15 +432,14 @@ int main(int argc, char** argv) {
     else if (strcmp(argv[first], "--seed") == 0) options.seed = strtoull(value, NULL, 10);
     else if (strcmp(argv[first], "--repeat") == 0) repeat = atoi(value);
     else if (strcmp(argv[first], "--streams") == 0) streams = atoi(value);
-    else if (strcmp(argv[first], "--isa") == 0) options.isa = atoi(value);
     else if (strcmp(argv[first], "--backend") == 0) {
       static const char* const names[] = {"reference", "cpu", "cuda", "simt"};
       options.backend = -1;
       for (int b = 0; b < 4; b++)
         if (strcmp(value, names[b]) == 0) options.backend = b;
-    } else die("usage: sluice_replay --backend NAME [--threads N] [--isa N] [--seed S] [--repeat N] [--streams N] CASE...");
+    } else die("usage: sluice_replay --backend NAME [--threads N] [--seed S] [--repeat N] [--streams N] CASE...");
   }
-  if (first >= argc || streams < 1 || streams > 64) die("usage: sluice_replay --backend NAME [--threads N] [--isa N] [--seed S] [--repeat N] [--streams N] CASE...");
+  if (first >= argc || streams < 1 || streams > 64) die("usage: sluice_replay --backend NAME [--threads N] [--seed S] [--repeat N] [--streams N] CASE...");
 
   sl_device* device = NULL;
   if (sl_device_open(&options, &device) != SL_OK) die(sl_last_error());

@@ -1,4 +1,4 @@
-// The cpu backend, each instruction set of this processor, against the reference backend: closeness by the measure of
+// The cpu backend, each instruction set of this processor (or the one of SLUICE_ISA), against the reference backend: closeness by the measure of
 // sluice.h, and what must be equal to the bit. Last line: N passed, N failed, N skipped.
 #include "cpu_test_support.h"
 
@@ -24,9 +24,11 @@ void name_isa(const char* name) {
 #endif
 }
 
-// Opens each level of [first, last) that is here.
+// Opens each level of [first, last) that is here; where SLUICE_ISA is set, those that it names.
 void open_levels(size_t first, size_t last) {
+  const char* forced = std::getenv("SLUICE_ISA");
   for (size_t i = first; i < last; ++i) {
+    if (forced != nullptr && *forced != 0 && std::strcmp(forced, levels[i].name) != 0) continue;
     auto m = std::make_unique<machine>(SL_BACKEND_CPU, levels[i].isa, 2, 0, levels[i].name);
     if (m->device != nullptr) {
       cpus.push_back(std::move(m));

@@ -19,8 +19,8 @@ usage: ./build.sh [VERB] [OPTIONS]
   publish     one self-contained, trimmed file: artifacts/publish/sluice
   gpu-bundle  one archive that builds, tests and measures on a GPU machine without .NET
   sanitize    the kernel cases and native tests under ASan + UBSan and TSan
-  cross       build the library for Windows and for Linux on AArch64, and run the cpu backend's tests and the kernel cases there
-              by qemu (cases of SLUICE_OPS, commas between)
+  cross       build the library for Windows and for Linux on AArch64, and run the cpu backend's products and all kernel
+              cases there, by qemu
   nvcc        compile every kernel for sm_80, sm_90 and PTX, and print its registers; fails on a spill
 
 options
@@ -357,7 +357,7 @@ case $verb in
     cases
     export SLUICE_ISA=neon
     emulator=(qemu-aarch64 -L /usr/aarch64-linux-gnu)
-    suite neon-cpu_test "${emulator[@]}" "$artifacts/native/aarch64/tests/cpu_test"
+    suite neon-weights "${emulator[@]}" "$artifacts/native/aarch64/tests/cpu_test" weights
     suite neon-cases "${emulator[@]}" "$artifacts/native/aarch64/tests/sluice_replay" --backend cpu --threads 2 --check yes "$artifacts"/cases/*.case
     totals
     ;;

@@ -20,6 +20,8 @@ usage: ./build.sh [VERB] [OPTIONS]
   publish     one self-contained, trimmed file: artifacts/publish/sluice
   gpu-bundle  one archive that builds, tests and measures on a GPU machine without .NET
   sanitize    the kernel cases and native tests under ASan + UBSan and TSan
+  cross       build the library for Windows and for Linux on AArch64, and run the cpu backend's products and all kernel
+              cases there, by qemu
   nvcc        compile every kernel for sm_80, sm_90 and PTX, and print its registers; fails on a spill
 
 options
@@ -67,6 +69,9 @@ packages() {  # packages REQUIRED|WANTED CHECK PACKAGE WHY
     echo "build.sh: note: $4 is missing, what needs it is left out: apt-get install --no-install-recommends $3   (or run: ./build.sh $verb --install)" >&2
   fi
 }
+has_aarch64() { have aarch64-linux-gnu-g++; }
+has_qemu() { have qemu-aarch64; }
+has_mingw() { have x86_64-w64-mingw32-g++-posix; }
 check_cmake() { have cmake; }
 check_cxx() { have g++; }
 check_make() { have ninja || have make; }
@@ -169,6 +174,14 @@ symbols_check() {  # no global symbol but sl_*, none defined twice
   local other
   other=$(nm -D --defined-only "$artifacts/native/release/libsluice.so" | awk '{print $3}' | sed 's/@.*//' | grep -v '^sl_' || true)
   if [[ -z $other ]]; then echo "1 passed, 0 failed, 0 skipped"; else echo "exported, and should not be: $other"; echo "0 passed, 1 failed, 0 skipped"; fi
+}
+exports_check() {  # the DLL exports the header's functions and nothing else
+  if diff <(sed -nE 's/^SL_API .*\b(sl_[a-z0-9_]+)\(.*/\1/p' native/include/sluice.h | LC_ALL=C sort) \
+    <(x86_64-w64-mingw32-objdump -p "$artifacts/native/windows/sluice.dll" | awk '/^\[Ordinal\/Name Pointer\] Table/ { names = 1; next } names && NF == 0 { exit } names { print $NF }' | LC_ALL=C sort); then
+    echo "1 passed, 0 failed, 0 skipped"
+  else
+    echo "FAILED: not the header's functions (<) are exported (>)"; echo "0 passed, 1 failed, 0 skipped"
+  fi
 }
 corpus_check() {  # what the shipped model was trained on and is measured with
   if have python3; then python3 -B tools/demo-model/check.py; else echo "python3 is not here"; echo "0 passed, 0 failed, 1 skipped"; fi
@@ -318,13 +331,36 @@ case $verb in
     cases
     export ASAN_OPTIONS=detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=0:exitcode=66
     native asan
-    for isa in 1 2 3; do suite "asan-cpu-$isa" "$artifacts/native/asan/tests/sluice_replay" --backend cpu --isa $isa --threads 3 "$artifacts"/cases/*.case; done
+    for isa in portable avx2 avx512_vnni; do
+      SLUICE_ISA=$isa suite "asan-cpu-$isa" "$artifacts/native/asan/tests/sluice_replay" --backend cpu --threads 3 "$artifacts"/cases/*.case
+    done
+    # These differ in quantised products alone.
+    for isa in avx_vnni avx512; do
+      SLUICE_ISA=$isa suite "asan-cpu-$isa" "$artifacts/native/asan/tests/sluice_replay" --backend cpu --threads 3 "$artifacts"/cases/*-{linear,gated_linear,fused_qkv}.case
+    done
     suite asan-reference "$artifacts/native/asan/tests/sluice_replay" --backend reference "$artifacts"/cases/*.case
     suite asan-simt "$artifacts/native/asan/tests/sluice_replay" --backend simt --seed 1 "$artifacts"/cases/*.case
     native_suites asan
     native tsan
     suite tsan-cpu "$artifacts/native/tsan/tests/sluice_replay" --backend cpu --threads 4 --streams 2 "$artifacts"/cases/*.case
     suite tsan-missing-syncwarp missing_syncwarp
+    totals
+    ;;
+  cross)
+    require_tools
+    packages REQUIRED has_aarch64 g++-aarch64-linux-gnu "a C++ compiler for AArch64"
+    packages REQUIRED has_qemu qemu-user "qemu for programs of other processors"
+    packages REQUIRED has_mingw g++-mingw-w64-x86-64-posix "a C++ compiler for Windows"
+    native windows
+    suite windows-exports exports_check
+    native aarch64
+    [[ -f $artifacts/native/release/libsluice.so ]] || release off
+    managed tests/Sluice.Tests.csproj
+    cases
+    export SLUICE_ISA=neon
+    emulator=(qemu-aarch64 -L /usr/aarch64-linux-gnu)
+    suite neon-weights "${emulator[@]}" "$artifacts/native/aarch64/tests/cpu_test" weights
+    suite neon-cases "${emulator[@]}" "$artifacts/native/aarch64/tests/sluice_replay" --backend cpu --threads 2 --check yes "$artifacts"/cases/*.case
     totals
     ;;
   nvcc)

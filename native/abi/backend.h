@@ -27,9 +27,15 @@ class error {
   std::string text_;
 };
 
-#if defined(__GNUC__)
-__attribute__((format(printf, 1, 2)))
+// Windows has a printf of its own, which knows no %zu; MinGW's knows what the others know.
+#if defined(__MINGW32__)
+#define SL_PRINTF(pattern, first) __attribute__((format(gnu_printf, pattern, first)))
+#elif defined(__GNUC__)
+#define SL_PRINTF(pattern, first) __attribute__((format(printf, pattern, first)))
+#else
+#define SL_PRINTF(pattern, first)
 #endif
+SL_PRINTF(1, 2)
 std::string format(const char* pattern, ...);  // printf into a string; defined in abi, never localised
 
 size_t size_of(sl_dtype dtype);         // bytes an element

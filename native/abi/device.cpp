@@ -57,7 +57,7 @@ sl_status sl_device_open(const sl_device_options* options, sl_device** out) {
     const backend& b = built(o.backend);
     if (o.ordinal < 0) fail(SL_ERR_ARGUMENT, "options.ordinal is %d, expected 0 or more", o.ordinal);
     if (o.threads < 0 || o.threads > 1024) fail(SL_ERR_ARGUMENT, "options.threads is %d, expected 0..1024", o.threads);
-    if (o.isa < 0 || o.isa > SL_ISA_AVX512) fail(SL_ERR_ARGUMENT, "options.isa is %d, expected 0..3", o.isa);
+    if (o.isa < 0 || o.isa > SL_ISA_AVX512_BF16) fail(SL_ERR_ARGUMENT, "options.isa is %d, expected 0..%d", o.isa, int{SL_ISA_AVX512_BF16});
     if (o.multiprocessors < 0 || o.multiprocessors > 256)
       fail(SL_ERR_ARGUMENT, "options.multiprocessors is %d, expected 0..256", o.multiprocessors);
     if (o.backend != SL_BACKEND_CUDA && o.ordinal != 0)

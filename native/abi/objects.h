@@ -10,7 +10,7 @@
 
 namespace sl {
 
-[[noreturn]] void fail(sl_status status, const char* pattern, ...) __attribute__((format(printf, 2, 3)));
+[[noreturn]] void fail(sl_status status, const char* pattern, ...) SL_PRINTF(2, 3);
 sl_status set_last_error(const char* function, sl_status status, const char* text) noexcept;
 
 // Runs body; whatever it throws becomes a status and the thread's last error.

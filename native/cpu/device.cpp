@@ -1,11 +1,14 @@
 // The cpu device: which instruction set, how many threads, the op table.
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 
 #include "cpu.h"
 #if defined(SL_CPU_X86)
 #include <cpuid.h>
+#elif defined(SL_CPU_ARM) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace sl::cpu {
@@ -13,33 +16,113 @@ namespace {
 
 class cpu_stream final : public host_stream {};
 
-bool has(sl_isa isa) {
+constexpr const char* kNames[] = {"best", "portable", "neon", "avx2", "avx_vnni", "avx512", "avx512_vnni", "avx512_bf16"};
+static_assert(std::size(kNames) == SL_ISA_AVX512_BF16 + 1);
+
 #if defined(SL_CPU_X86)
+// The compiler's checks ask whether the system saves the registers too; what is added here uses no others.
+bool leaf_7_1_eax(int bit) {
+  unsigned eax = 0, ebx, ecx, edx;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> bit & 1) != 0;
+}
+
+bool has_avx2() {
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-  if (isa == SL_ISA_AVX2) return avx2;
-  if (isa == SL_ISA_AVX512) return avx512;
-#endif
-  return isa == SL_ISA_PORTABLE;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl");
+}
+bool has_avx512_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 
-const kernels& table_of(sl_isa isa) {
+template <auto Linear, auto RowTile>
+kernels with_quantised(kernels base) {
+  base.quantised_linear = Linear;
+  base.row_tile = RowTile;
+  return base;
+}
+const kernels& avx_vnni_table() {
+  static const kernels all = with_quantised<avx_vnni::quantised_linear, avx_vnni::row_tile>(avx2::table());
+  return all;
+}
+const kernels& avx512_vnni_table() {
+  static const kernels all = with_quantised<avx512_vnni::quantised_linear, avx512_vnni::row_tile>(avx512::table());
+  return all;
+}
+#if defined(SL_CPU_BF16)
+const kernels& avx512_bf16_table() {
+  static const kernels all = [] {
+    kernels table = avx512_vnni_table();
+    table.bf16_linear = avx512_bf16::bf16_linear;
+    return table;
+  }();
+  return all;
+}
+#endif
+#elif defined(SL_CPU_ARM)
+bool has_neon() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__APPLE__)
+  return true;  // each of Apple's 64-bit processors for computers
+#else
+  return false;
+#endif
+}
+#endif
+
+struct level {
+  sl_isa isa;
+  bool (*here)();  // on this processor
+  const kernels& (*table)();
+};
+
+// What this build has kernels for, the best last.
+constexpr level kLevels[] = {
+    {SL_ISA_PORTABLE, [] { return true; }, portable::table},
 #if defined(SL_CPU_X86)
-  if (isa == SL_ISA_AVX2) return avx2::table();
-  if (isa == SL_ISA_AVX512) return avx512::table();
+    {SL_ISA_AVX2, has_avx2, avx2::table},
+    {SL_ISA_AVX_VNNI, [] { return has_avx2() && leaf_7_1_eax(4); }, avx_vnni_table},
+    {SL_ISA_AVX512, has_avx512, avx512::table},
+    {SL_ISA_AVX512_VNNI, has_avx512_vnni, avx512_vnni_table},
+#if defined(SL_CPU_BF16)
+    {SL_ISA_AVX512_BF16, [] { return has_avx512_vnni() && leaf_7_1_eax(5); }, avx512_bf16_table},
 #endif
-  (void)isa;
-  return portable::table();
+#elif defined(SL_CPU_ARM)
+    {SL_ISA_NEON, has_neon, neon::table},
+#endif
+};
+
+// Null where processor or build lack it.
+const level* find(sl_isa isa) {
+  const level* found = nullptr;
+  for (const level& l : kLevels)
+    if ((isa == SL_ISA_BEST || l.isa == isa) && l.here()) found = &l;
+  return found;
 }
 
-const char* name_of(sl_isa isa) {
-  switch (isa) {
-    case SL_ISA_AVX2: return "avx2";
-    case SL_ISA_AVX512: return "avx512";
-    default: return "portable";
+std::string names_here() {
+  std::string names;
+  for (const level& l : kLevels)
+    if (l.here()) names.append(names.empty() ? "" : ", ").append(kNames[l.isa]);
+  return names;
+}
+
+const level& choose(sl_isa isa) {
+  const char* variable = isa == SL_ISA_BEST ? std::getenv("SLUICE_ISA") : nullptr;
+  const std::string asked = variable != nullptr ? variable : "";
+  if (!asked.empty()) {
+    while (isa <= SL_ISA_AVX512_BF16 && asked != kNames[isa]) ++isa;
+    if (isa > SL_ISA_AVX512_BF16)
+      throw error(SL_ERR_ARGUMENT, format("the environment variable SLUICE_ISA is '%s', which is no instruction set; here are %s",
+                                          asked.c_str(), names_here().c_str()));
   }
+  if (const level* found = find(isa)) return *found;
+  throw error(SL_ERR_UNSUPPORTED,
+              format("%sthis processor or build lacks %s; here are %s",
+                     asked.empty() ? "" : "the environment variable SLUICE_ISA asks for what is not here: ", kNames[isa],
+                     names_here().c_str()));
 }
 
 // The processor's own name, without the blanks around it.
@@ -62,16 +145,14 @@ std::string processor() {
 }
 
 std::unique_ptr<device> open(const sl_device_options& options) {
-  sl_isa isa = options.isa;
-  if (isa == SL_ISA_BEST) isa = has(SL_ISA_AVX512) ? SL_ISA_AVX512 : has(SL_ISA_AVX2) ? SL_ISA_AVX2 : SL_ISA_PORTABLE;
-  if (isa < SL_ISA_BEST || isa > SL_ISA_AVX512)
-    throw error(SL_ERR_ARGUMENT, format("isa is %d, expected 0 .. %d", options.isa, static_cast<int>(SL_ISA_AVX512)));
-  if (!has(isa)) throw error(SL_ERR_UNSUPPORTED, format("this processor lacks %s", name_of(isa)));
+  if (options.isa < SL_ISA_BEST || options.isa > SL_ISA_AVX512_BF16)
+    throw error(SL_ERR_ARGUMENT, format("isa is %d, expected 0 .. %d", options.isa, static_cast<int>(SL_ISA_AVX512_BF16)));
   if (options.threads < 0 || options.threads > 1024)
     throw error(SL_ERR_ARGUMENT, format("threads is %d, expected 0 .. 1024", options.threads));
   int threads = options.threads;
   if (threads == 0) threads = static_cast<int>(std::thread::hardware_concurrency());
-  return std::make_unique<cpu_device>(table_of(isa), isa, threads > 0 ? threads : 1);
+  const level& best = choose(options.isa);
+  return std::make_unique<cpu_device>(best.table(), best.isa, threads > 0 ? threads : 1);
 }
 
 op_table make_table() {

@@ -164,7 +164,8 @@ struct row {  // a row of an activation tensor
 
 struct kernels {
   void (*quantised_linear)(const linear_task&);  // formats that round x
-  void (*dense_linear)(const linear_task&);      // f32, f16, bf16
+  void (*dense_linear)(const linear_task&);      // f32, f16
+  void (*bf16_linear)(const linear_task&);       // bf16
   void (*int4_linear)(const linear_task&);       // int4
   void (*attend)(attention_task&);
   void (*merge)(float* state, const float* other, int64_t value_dim);
@@ -187,7 +188,12 @@ struct kernels {
   double (*sum_exp)(const float* x, int64_t count, float shift);  // sum of e^(x - shift), NaN left out
 };
 
+// An instruction set compiles every file and has a table of its own, or compiles a file anew and takes the rest from the
+// table of one that it contains.
 namespace portable {
+const kernels& table();
+}
+namespace neon {
 const kernels& table();
 }
 namespace avx2 {
@@ -195,6 +201,17 @@ const kernels& table();
 }
 namespace avx512 {
 const kernels& table();
+}
+namespace avx_vnni {  // quantised_kernels.cpp
+void quantised_linear(const linear_task&);
+int64_t row_tile(int64_t left);
+}
+namespace avx512_vnni {  // quantised_kernels.cpp
+void quantised_linear(const linear_task&);
+int64_t row_tile(int64_t left);
+}
+namespace avx512_bf16 {  // dense_bf16_kernels.cpp
+void bf16_linear(const linear_task&);
 }
 
 }  // namespace sl::cpu

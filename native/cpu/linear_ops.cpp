@@ -118,7 +118,13 @@ struct linear_output {
 class product {
  public:
   product(const cpu_device& d, const cpu_weight& w, const linear_input& x, const linear_output& y) {
-    run_ = w.rounds_x() ? d.kernel.quantised_linear : w.packed.format == weight_format::int4 ? d.kernel.int4_linear : d.kernel.dense_linear;
+    switch (w.packed.format) {
+      case weight_format::f32:
+      case weight_format::f16: run_ = d.kernel.dense_linear; break;
+      case weight_format::bf16: run_ = d.kernel.bf16_linear; break;
+      case weight_format::int4: run_ = d.kernel.int4_linear; break;
+      default: run_ = d.kernel.quantised_linear;
+    }
     task_.weight = w.packed;
     task_.packed = x.packed;
     task_.x = x.x;

@@ -1,4 +1,4 @@
-// Sixteen lanes on AVX2, FMA and F16C: two registers of eight.
+// Sixteen lanes on AVX2, FMA and F16C: two registers of eight. With AVX-VNNI where it is compiled for it.
 #pragma once
 
 struct f32x16 {
@@ -13,7 +13,11 @@ struct u8x64 {
 
 constexpr int kTileRows = 4;
 constexpr int kLinearRows = 8;
+#if defined(__AVXVNNI__)
+constexpr bool kWideKeepsZero = true;
+#else
 constexpr bool kWideKeepsZero = false;  // dot4_wide takes the 128 off by itself
+#endif
 
 static inline f32x16 zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 static inline f32x16 set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -155,6 +159,15 @@ static inline u8x64 with_bits(u8x64 low, u8x64 plane) {
           _mm256_or_si256(low.b, _mm256_and_si256(moved<Left>(plane.b), mask))};
 }
 
+#if defined(__AVXVNNI__)
+static inline i32x16 dot4(i32x16 sum, u8x64 weights, const int8_t* x) {
+  int32_t four;
+  memcpy(&four, x, 4);
+  const __m256i xs = _mm256_set1_epi32(four);
+  return {_mm256_dpbusd_avx_epi32(sum.a, weights.a, xs), _mm256_dpbusd_avx_epi32(sum.b, weights.b, xs)};
+}
+static inline i32x16 dot4_wide(i32x16 sum, u8x64 weights, const int8_t* x) { return dot4(sum, weights, x); }
+#else
 // Weights up to 63: two products of a pair stay below 2^15.
 static inline i32x16 dot4(i32x16 sum, u8x64 weights, const int8_t* x) {
   int32_t four;
@@ -175,6 +188,7 @@ static inline i32x16 dot4_wide(i32x16 sum, u8x64 weights, const int8_t* x) {
           _mm256_add_epi32(sum.b,
                            _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(b), _mm256_sign_epi8(xs, b)), ones))};
 }
+#endif
 
 static inline void transpose8(const __m256* rows, float* out) {
   __m256 a[8], b[8];

@@ -1,4 +1,4 @@
-// Sixteen lanes on AVX-512 F, BW, VL and VNNI.
+// Sixteen lanes on AVX-512 F, BW and VL; with VNNI where it is compiled for it.
 #pragma once
 
 struct f32x16 {
@@ -11,9 +11,13 @@ struct u8x64 {
   __m512i v;
 };
 
-constexpr int kTileRows = 8;           // rows of x that share a pass over attention's keys
-constexpr int kLinearRows = 16;        // rows of x that share a pass over packed weights
+constexpr int kTileRows = 8;     // rows of x that share a pass over attention's keys
+constexpr int kLinearRows = 16;  // rows of x that share a pass over packed weights
+#if defined(__AVX512VNNI__)
 constexpr bool kWideKeepsZero = true;  // dot4_wide takes bytes as they are: 128 stands for 0
+#else
+constexpr bool kWideKeepsZero = false;  // dot4_wide takes the 128 off by itself
+#endif
 
 static inline f32x16 zero() { return {_mm512_setzero_ps()}; }
 static inline f32x16 set1(float x) { return {_mm512_set1_ps(x)}; }
@@ -104,6 +108,7 @@ static inline u8x64 with_bits(u8x64 low, u8x64 plane) {
   return {_mm512_ternarylogic_epi32(low.v, moved, _mm512_set1_epi8((char)Mask), 0xf8)};  // low | (moved & mask)
 }
 
+#if defined(__AVX512VNNI__)
 // Lane i: sum += weights 4i .. 4i+3 times the four bytes at x
 static inline i32x16 dot4(i32x16 sum, u8x64 weights, const int8_t* x) {
   int32_t four;
@@ -111,6 +116,25 @@ static inline i32x16 dot4(i32x16 sum, u8x64 weights, const int8_t* x) {
   return {_mm512_dpbusd_epi32(sum.v, weights.v, _mm512_set1_epi32(four))};
 }
 static inline i32x16 dot4_wide(i32x16 sum, u8x64 weights, const int8_t* x) { return dot4(sum, weights, x); }
+#else
+static inline __m512i sums_of_four(__m512i weights, __m512i xs) {
+  return _mm512_madd_epi16(_mm512_maddubs_epi16(weights, xs), _mm512_set1_epi16(1));
+}
+// Weights up to 63: two products of a pair stay below 2^15.
+static inline i32x16 dot4(i32x16 sum, u8x64 weights, const int8_t* x) {
+  int32_t four;
+  memcpy(&four, x, 4);
+  return {_mm512_add_epi32(sum.v, sums_of_four(weights.v, _mm512_set1_epi32(four)))};
+}
+// Weights are bytes less 128, any of them: |w| * sign(w) x keeps a pair below 2^15 (128 * 127 * 2 = 32,512).
+static inline i32x16 dot4_wide(i32x16 sum, u8x64 weights, const int8_t* x) {
+  int32_t four;
+  memcpy(&four, x, 4);
+  const __m512i xs = _mm512_set1_epi32(four), w = _mm512_xor_si512(weights.v, _mm512_set1_epi8((char)128));
+  const __m512i turned = _mm512_mask_sub_epi8(xs, _mm512_movepi8_mask(w), _mm512_setzero_si512(), xs);
+  return {_mm512_add_epi32(sum.v, sums_of_four(_mm512_abs_epi8(w), turned))};
+}
+#endif
 
 // out[d][j] = rows[j][d]
 static inline void transpose(const f32x16* rows, float* out) {

@@ -135,10 +135,14 @@ enum sl_backend_values {
 
 typedef int32_t sl_isa;
 enum sl_isa_values {
-  SL_ISA_BEST = 0,     /* the widest that the processor has */
-  SL_ISA_PORTABLE = 1, /* the compiler's baseline */
-  SL_ISA_AVX2 = 2,     /* AVX2, FMA and F16C */
-  SL_ISA_AVX512 = 3    /* AVX-512 F, BW, VL and VNNI */
+  SL_ISA_BEST = 0,        /* what the environment variable SLUICE_ISA names in lower case ("avx2"), else the last of these that the processor has */
+  SL_ISA_PORTABLE = 1,    /* the compiler's baseline */
+  SL_ISA_NEON = 2,        /* AArch64 with the dot product of bytes */
+  SL_ISA_AVX2 = 3,        /* AVX2, FMA and F16C */
+  SL_ISA_AVX_VNNI = 4,    /* the same, and AVX-VNNI: products of bytes in 256 bits */
+  SL_ISA_AVX512 = 5,      /* AVX-512 F, BW and VL */
+  SL_ISA_AVX512_VNNI = 6, /* the same, and VNNI: products of bytes in 512 bits */
+  SL_ISA_AVX512_BF16 = 7  /* the same, and BF16: products of bf16 */
 };
 
 typedef struct sl_device_options {
@@ -146,7 +150,7 @@ typedef struct sl_device_options {
   sl_backend backend;
   int32_t ordinal;         /* which GPU; 0 for the other backends */
   int32_t threads;         /* cpu: threads that compute, the caller's included; 0: one a core */
-  sl_isa isa;              /* cpu: the instruction set; SL_ERR_UNSUPPORTED where the processor lacks it */
+  sl_isa isa;              /* cpu: the instruction set; SL_ERR_UNSUPPORTED where processor or build lack it. SLUICE_ISA that names none: SL_ERR_ARGUMENT */
   int32_t rounded;         /* reference: 0 sums in double (exact mode); 1 naive f32 loops rounded by each op's record */
   int32_t multiprocessors; /* simt: how many to play; 0: four */
   int32_t int8_activations; /* cuda, simt: 1: up to 8 rows of x are rounded to int8 where sl_linear's record allows it */

@@ -46,14 +46,19 @@ struct random_source {
 
 // ---- 16-bit numbers, by way of the compiler and of shifts: independent of the library's own
 
+#if defined(__aarch64__)
+using float16 = __fp16;  // g++ has _Float16 there from version 13 on
+#else
+using float16 = _Float16;
+#endif
 inline uint16_t to_half(float f) {
-  const auto h = static_cast<_Float16>(f);
+  const auto h = static_cast<float16>(f);
   uint16_t bits;
   std::memcpy(&bits, &h, 2);
   return bits;
 }
 inline float from_half(uint16_t bits) {
-  _Float16 h;
+  float16 h;
   std::memcpy(&h, &bits, 2);
   return static_cast<float>(h);
 }

@@ -1,11 +1,13 @@
 /* sluice_replay: runs op cases that the test suite wrote, without the .NET runtime, so that sanitizers and profilers see
    nothing but the library.
 
-   sluice_replay --backend reference|cpu|cuda|simt [--threads N] [--seed S] [--repeat N] [--streams N] CASE...
+   sluice_replay --backend reference|cpu|cuda|simt [--threads N] [--seed S] [--repeat N] [--streams N] [--check yes] CASE...
 
-   With --streams N the cases run on N threads at once, each with a stream of its own on one shared device.
+   With --streams N the cases run on N threads at once, each with a stream of its own on one shared device. With --check yes
+   results are held against the reference backend's, as the suite does: at most twice the error of its rounded loops, and a unit.
    Exit code 1 when a case failed; ops that a backend does not have are skipped and counted. Last line: N passed, N failed,
    N skipped. */
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -371,7 +373,8 @@ static sl_status make_host(run* r) {
   return sl_buffer_copy(r->stream, saved->buffer, 0, r->host, offset, size);
 }
 
-static sl_status replay(run* r, int repeat) {
+/* results: null, or a place for the bytes of each output; an empty one for other tensors. */
+static sl_status replay(run* r, int repeat, block* results) {
   op_case* c = r->c;
   for (int i = 0; i < c->tensor_count; i++) TRY(place(r, &c->tensors[i].tensor, &c->tensors[i].data));
   for (int i = 0; i < c->weight_count; i++) TRY(sl_weight_create(r->stream, &c->weights[i].source, &c->weights[i].weight));
@@ -383,71 +386,153 @@ static sl_status replay(run* r, int repeat) {
     named_tensor* t = &c->tensors[i];
     int64_t size = elements(&t->tensor) * size_of(t->tensor.dtype);
     if (!t->is_output || size == 0) continue;
-    void* out = malloc((size_t)size);
-    if (out == NULL) die("out of memory");
-    sl_status status = sl_buffer_download(r->stream, t->tensor.buffer, 0, out, (uint64_t)size);
+    block out = {size, malloc((size_t)size)};
+    if (out.data == NULL) die("out of memory");
+    sl_status status = sl_buffer_download(r->stream, t->tensor.buffer, 0, out.data, (uint64_t)size);
     if (status == SL_OK) status = sl_stream_synchronize(r->stream);
-    free(out);
+    if (results != NULL) results[i] = out;
+    else free(out.data);
     if (status != SL_OK) return status;
   }
   return sl_stream_synchronize(r->stream);
 }
 
-typedef struct { sl_device* device; char** paths; int path_count, repeat, passed, failed, skipped; } job;
+/* ---- comparing */
+
+static double value_at(sl_dtype dtype, const void* data, int64_t i) {
+  if (dtype == SL_DTYPE_I32) return ((const int32_t*)data)[i];
+  if (dtype == SL_DTYPE_I8) return ((const int8_t*)data)[i];
+  if (dtype == SL_DTYPE_F32) return ((const float*)data)[i];
+  int bits = dtype == SL_DTYPE_FP8_E4M3 ? ((const uint8_t*)data)[i] : ((const uint16_t*)data)[i], mantissa, exponent, sign;
+  if (dtype == SL_DTYPE_BF16) {
+    const uint32_t wide = (uint32_t)bits << 16;
+    float f;
+    memcpy(&f, &wide, 4);
+    return f;
+  }
+  if (dtype == SL_DTYPE_F16) {
+    sign = bits >> 15, exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    const double v = exponent == 31 ? (mantissa ? NAN : INFINITY) : exponent == 0 ? ldexp(mantissa, -24) : ldexp(1024 + mantissa, exponent - 25);
+    return sign ? -v : v;
+  }
+  sign = bits >> 7, exponent = bits >> 3 & 15, mantissa = bits & 7;
+  const double v = (bits & 127) == 127 ? NAN : exponent == 0 ? ldexp(mantissa, -9) : ldexp(8 + mantissa, exponent - 10);
+  return sign ? -v : v;
+}
+
+static double unit(sl_dtype dtype, double v) {
+  if (dtype == SL_DTYPE_I8) return 1;
+  const int bits = dtype == SL_DTYPE_F32 ? 23 : dtype == SL_DTYPE_F16 ? 10 : dtype == SL_DTYPE_FP8_E4M3 ? 3 : 7;
+  const int lowest = dtype == SL_DTYPE_F16 ? -14 : dtype == SL_DTYPE_FP8_E4M3 ? -6 : -126;
+  int exponent = lowest;
+  if (v != 0) exponent = (int)floor(log2(fabs(v)));
+  return ldexp(1, (exponent > lowest ? exponent : lowest) - bits);
+}
+
+/* Tolerance.AssertClose of the suite; prints the first value that is too far away. */
+static int close_enough(const op_case* c, const block* truth, const block* naive, const block* found) {
+  for (int i = 0; i < c->tensor_count; i++) {
+    if (found[i].data == NULL) continue;
+    const sl_dtype dtype = c->tensors[i].tensor.dtype;
+    const int64_t n = elements(&c->tensors[i].tensor);
+    double error = 0;
+    for (int64_t j = 0; j < n; j++) {
+      const double t = value_at(dtype, truth[i].data, j);
+      if (isfinite(t)) error = fmax(error, fabs(value_at(dtype, naive[i].data, j) - t));
+    }
+    for (int64_t j = 0; j < n; j++) {
+      const double t = value_at(dtype, truth[i].data, j), f = value_at(dtype, found[i].data, j);
+      const double bound = dtype == SL_DTYPE_I32 ? 0 : 2 * error + unit(dtype, isfinite(t) ? t : 0);
+      if (isfinite(t) ? fabs(f - t) <= bound : isnan(t) ? isnan(f) : f == t) continue;
+      printf("FAILED %s: %s[%lld] is %.9g, the truth %.9g, allowed %.3g\n", (char*)c->title.data, c->tensors[i].name, (long long)j, f, t, bound);
+      return 0;
+    }
+  }
+  return 1;
+}
+
+static void release(run* r) {
+  for (int t = 0; t < r->c->tensor_count; t++) {
+    sl_buffer_release(r->c->tensors[t].tensor.buffer);
+    r->c->tensors[t].tensor.buffer = NULL;
+  }
+  sl_buffer_release(r->c->history_k.tensor.buffer);
+  sl_buffer_release(r->c->history_v.tensor.buffer);
+  r->c->history_k.tensor.buffer = r->c->history_v.tensor.buffer = NULL;
+  sl_buffer_release(r->host);
+  for (int w = 0; w < r->c->weight_count; w++) sl_weight_release(r->c->weights[w].weight);
+  sl_batch_release(r->batch);
+  sl_kv_cache_release(r->cache);
+  sl_stream_release(r->stream);
+}
+
+static sl_status run_on(sl_device* device, op_case* c, int repeat, block* results) {
+  run r = {.c = c};
+  sl_status status = sl_stream_create(device, NULL, &r.stream);
+  if (status == SL_OK) status = replay(&r, repeat, results);
+  release(&r);
+  return status;
+}
+
+enum { TESTED, EXACT, ROUNDED, DEVICES };
+
+typedef struct { sl_device** devices; char** paths; int path_count, repeat, passed, failed, skipped; } job;
 
 static void* work(void* argument) {
   job* j = argument;
   for (int i = 0; i < j->path_count; i++) {
-    run r = {0};
-    r.c = read_case(j->paths[i]);
-    sl_status status = sl_stream_create(j->device, NULL, &r.stream);
-    if (status == SL_OK) status = replay(&r, j->repeat);
-    if (status == SL_OK) {
-      j->passed++;
-    } else if (status == SL_ERR_UNSUPPORTED) {
+    op_case* c = read_case(j->paths[i]);
+    block results[DEVICES][MAX_NAMED] = {{{0, NULL}}};
+    const int check = j->devices[EXACT] != NULL;
+    sl_status status = run_on(j->devices[TESTED], c, j->repeat, check ? results[TESTED] : NULL);
+    if (status == SL_OK && check) status = run_on(j->devices[EXACT], c, j->repeat, results[EXACT]);
+    if (status == SL_OK && check) status = run_on(j->devices[ROUNDED], c, j->repeat, results[ROUNDED]);
+    if (status == SL_ERR_UNSUPPORTED) {
       j->skipped++;
-    } else {
+    } else if (status != SL_OK) {
       j->failed++;
-      printf("FAILED %s: %s: %s\n", (char*)r.c->title.data, sl_status_name(status), sl_last_error());
+      printf("FAILED %s: %s: %s\n", (char*)c->title.data, sl_status_name(status), sl_last_error());
+    } else if (check && !close_enough(c, results[EXACT], results[ROUNDED], results[TESTED])) {
+      j->failed++;
+    } else {
+      j->passed++;
     }
-    for (int t = 0; t < r.c->tensor_count; t++) sl_buffer_release(r.c->tensors[t].tensor.buffer);
-    sl_buffer_release(r.c->history_k.tensor.buffer);
-    sl_buffer_release(r.c->history_v.tensor.buffer);
-    sl_buffer_release(r.host);
-    for (int w = 0; w < r.c->weight_count; w++) sl_weight_release(r.c->weights[w].weight);
-    sl_batch_release(r.batch);
-    sl_kv_cache_release(r.cache);
-    sl_stream_release(r.stream);
-    free_case(r.c);
+    for (int d = 0; d < DEVICES; d++)
+      for (int t = 0; t < MAX_NAMED; t++) free(results[d][t].data);
+    free_case(c);
   }
   return NULL;
 }
 
 int main(int argc, char** argv) {
   sl_device_options options = {.size = sizeof options, .backend = SL_BACKEND_CPU};
-  int repeat = 1, streams = 1, first = 1;
+  int repeat = 1, streams = 1, check = 0, first = 1;
   for (; first + 1 < argc && strncmp(argv[first], "--", 2) == 0; first += 2) {
     const char* value = argv[first + 1];
     if (strcmp(argv[first], "--threads") == 0) options.threads = atoi(value);
     else if (strcmp(argv[first], "--seed") == 0) options.seed = strtoull(value, NULL, 10);
     else if (strcmp(argv[first], "--repeat") == 0) repeat = atoi(value);
     else if (strcmp(argv[first], "--streams") == 0) streams = atoi(value);
-    else if (strcmp(argv[first], "--isa") == 0) options.isa = atoi(value);
+    else if (strcmp(argv[first], "--check") == 0) check = strcmp(value, "yes") == 0;
     else if (strcmp(argv[first], "--backend") == 0) {
       static const char* const names[] = {"reference", "cpu", "cuda", "simt"};
       options.backend = -1;
       for (int b = 0; b < 4; b++)
         if (strcmp(value, names[b]) == 0) options.backend = b;
-    } else die("usage: sluice_replay --backend NAME [--threads N] [--isa N] [--seed S] [--repeat N] [--streams N] CASE...");
+    } else die("usage: sluice_replay --backend NAME [--threads N] [--seed S] [--repeat N] [--streams N] [--check yes] CASE...");
   }
-  if (first >= argc || streams < 1 || streams > 64) die("usage: sluice_replay --backend NAME [--threads N] [--isa N] [--seed S] [--repeat N] [--streams N] CASE...");
+  if (first >= argc || streams < 1 || streams > 64) die("usage: sluice_replay --backend NAME [--threads N] [--seed S] [--repeat N] [--streams N] [--check yes] CASE...");
 
-  sl_device* device = NULL;
-  if (sl_device_open(&options, &device) != SL_OK) die(sl_last_error());
+  sl_device* devices[DEVICES] = {NULL};
+  if (sl_device_open(&options, &devices[TESTED]) != SL_OK) die(sl_last_error());
+  for (int d = EXACT; check && d < DEVICES; d++) {
+    const sl_device_options reference = {.size = sizeof reference, .backend = SL_BACKEND_REFERENCE, .rounded = d == ROUNDED};
+    if (sl_device_open(&reference, &devices[d]) != SL_OK) die(sl_last_error());
+  }
   job jobs[64];
   pthread_t threads[64];
   for (int i = 0; i < streams; i++) {
-    jobs[i] = (job){device, argv + first, argc - first, repeat, 0, 0, 0};
+    jobs[i] = (job){devices, argv + first, argc - first, repeat, 0, 0, 0};
     if (pthread_create(&threads[i], NULL, work, &jobs[i]) != 0) die("cannot start a thread");
   }
   int passed = 0, failed = 0, skipped = 0;
@@ -457,7 +542,7 @@ int main(int argc, char** argv) {
     failed += jobs[i].failed;
     skipped += jobs[i].skipped;
   }
-  sl_device_release(device);
+  for (int d = 0; d < DEVICES; d++) sl_device_release(devices[d]);
   sl_handle_counts live;
   sl_live_handles(&live);
   if (live.devices + live.streams + live.buffers + live.weights + live.kv_caches + live.batches + live.graphs + live.events != 0) {

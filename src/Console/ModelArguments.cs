@@ -9,7 +9,11 @@ namespace Sluice.Console;
 /// <summary>The model's path and where it runs: the same in every verb that loads one.</summary>
 internal sealed class ModelArguments
 {
-    private static readonly Dictionary<string, Isa> Isas = new() { ["best"] = Isa.Best, ["portable"] = Isa.Portable, ["avx2"] = Isa.AVX2, ["avx512"] = Isa.AVX512 };
+    private static readonly Dictionary<string, Isa> Isas = new()
+    {
+        ["best"] = Isa.Best, ["portable"] = Isa.Portable, ["neon"] = Isa.Neon, ["avx2"] = Isa.AVX2, ["avx_vnni"] = Isa.AvxVnni,
+        ["avx512"] = Isa.AVX512, ["avx512_vnni"] = Isa.AVX512Vnni, ["avx512_bf16"] = Isa.AVX512BF16,
+    };
     private static readonly Dictionary<string, DType?> ActivationTypes = new() { ["auto"] = null, ["f32"] = DType.F32, ["f16"] = DType.F16, ["bf16"] = DType.BF16 };
     private static readonly Dictionary<string, DType?> KvTypes = new(ActivationTypes) { ["fp8"] = DType.FP8E4M3, ["int8"] = DType.I8 };
 
@@ -19,7 +23,7 @@ internal sealed class ModelArguments
     private readonly Argument<string> _model = new("MODEL") { Description = ModelText };
     private readonly Option<string> _device = Choice("--device", "Where to run: auto takes a GPU if there is one, else the CPU", "auto", ["auto", "cpu", "cuda", "simt", "reference"]);
     private readonly Option<int> _threads = new("--threads") { Description = "CPU threads; 0: one a core", DefaultValueFactory = _ => 0 };
-    private readonly Option<string> _isa = Choice("--isa", "CPU instruction set", "best", [.. Isas.Keys]);
+    private readonly Option<string> _isa = Choice("--isa", "CPU instruction set; best: what the environment variable SLUICE_ISA names, else the best that is here", "best", [.. Isas.Keys]);
     private readonly Option<int?> _context = new("--context") { Description = "Tokens of prompt and answer together [default: the model's, 8192 at most]" };
     private readonly Option<string> _kv = Choice("--kv", "Element type of the KV cache", "auto", [.. KvTypes.Keys]);
     private readonly Option<bool> _invariant = new("--invariant") { Description = "On GPUs: the same logits to the bit in any batch or chunk, as they always are elsewhere; slower" };
@@ -108,7 +112,7 @@ internal sealed class ModelArguments
 
     public static string DTypeName(DType type) => KvTypes.First(t => t.Value == type).Key;
 
-    public static string IsaName(Isa isa) => isa switch { Isa.AVX512 => "AVX-512", Isa.AVX2 => "AVX2", _ => "portable" };
+    public static string IsaName(Isa isa) => Isas.First(i => i.Value == isa).Key;
 
     /// <summary>An option that takes one of a few words.</summary>
     public static Option<string> Choice(string name, string description, string initial, string[] words)

@@ -71,14 +71,22 @@ public enum Backend
 /// <summary>C: sl_isa.</summary>
 public enum Isa
 {
-    /// <summary>the widest that the processor has</summary>
+    /// <summary>what the environment variable SLUICE_ISA names in lower case ("avx2"), else the last of these that the processor has</summary>
     Best = 0,
     /// <summary>the compiler's baseline</summary>
     Portable = 1,
+    /// <summary>AArch64 with the dot product of bytes</summary>
+    Neon = 2,
     /// <summary>AVX2, FMA and F16C</summary>
-    AVX2 = 2,
-    /// <summary>AVX-512 F, BW, VL and VNNI</summary>
-    AVX512 = 3,
+    AVX2 = 3,
+    /// <summary>the same, and AVX-VNNI: products of bytes in 256 bits</summary>
+    AvxVnni = 4,
+    /// <summary>AVX-512 F, BW and VL</summary>
+    AVX512 = 5,
+    /// <summary>the same, and VNNI: products of bytes in 512 bits</summary>
+    AVX512Vnni = 6,
+    /// <summary>the same, and BF16: products of bf16</summary>
+    AVX512BF16 = 7,
 }
 
 /// <summary>How a weight is kept on cuda and simt.</summary>

@@ -9,11 +9,14 @@ public sealed class GoldenTests
     private static readonly ConcurrentDictionary<(string Path, string Target), Lazy<Model>> Models = new();
     private static readonly ConcurrentDictionary<(string Name, string Target), Lazy<float[]>> Computed = new();
 
-    private static readonly string[] CpuTargets = ["cpu/portable", "cpu/avx2", "cpu/avx512"];
+    private static readonly string[] CpuTargets = ["cpu/portable", "cpu/avx2", "cpu/avx512_vnni"];
+
+    // They differ from those in quantised products alone.
+    private static readonly string[] QuantisedTargets = ["cpu/avx_vnni", "cpu/avx512"];
 
     public static TheoryData<string, string> EveryModelOnEveryHostBackend() => Rows([.. CpuTargets, "reference"]);
 
-    public static TheoryData<string, string> EveryModelOnTheCpu() => Rows(CpuTargets);
+    public static TheoryData<string, string> EveryModelOnTheCpu() => Rows(CpuTargets, QuantisedTargets);
 
     public static TheoryData<string> EveryModel() => [.. Golden.Names];
 
@@ -88,16 +91,16 @@ public sealed class GoldenTests
     [InlineData("stories260K-f32-longprompt", "reference")]
     [InlineData("stories260K-f32-longprompt", "cpu/portable")]
     [InlineData("stories260K-f32-longprompt", "cpu/avx2")]
-    [InlineData("stories260K-f32-longprompt", "cpu/avx512")]
-    [InlineData("stories260K-q4_k_m", "cpu/avx512")]
-    [InlineData("tiny-llama-f16", "cpu/avx512")]
+    [InlineData("stories260K-f32-longprompt", "cpu/avx512_vnni")]
+    [InlineData("stories260K-q4_k_m", "cpu/avx512_vnni")]
+    [InlineData("tiny-llama-f16", "cpu/avx512_vnni")]
     [InlineData("tiny-llama-f16", "cpu/avx2")]
     [InlineData("tiny-llama-q4_0", "reference")]
     [InlineData("tiny-llama-q4_0", "cpu/portable")]
     [InlineData("tiny-llama-q4_0", "cpu/avx2")]
-    [InlineData("tiny-llama-q4_0", "cpu/avx512")]
-    [InlineData("tiny-llama-q5_k_m", "cpu/avx512")]
-    [InlineData("tiny-qwen2-q6_k", "cpu/avx512")]
+    [InlineData("tiny-llama-q4_0", "cpu/avx512_vnni")]
+    [InlineData("tiny-llama-q5_k_m", "cpu/avx512_vnni")]
+    [InlineData("tiny-qwen2-q6_k", "cpu/avx512_vnni")]
     [InlineData("tiny-qwen2-q8_0", "cpu/avx2")]
     public void Any_chunking_gives_the_same_logits_to_the_bit(string name, string target)
     {
@@ -151,12 +154,12 @@ public sealed class GoldenTests
         }
     }
 
-    private static TheoryData<string, string> Rows(string[] targets)
+    private static TheoryData<string, string> Rows(string[] targets, params string[] quantised)
     {
         TheoryData<string, string> rows = [];
         foreach (string name in Golden.Names)
         {
-            foreach (string target in targets)
+            foreach (string target in name.Contains("-q", StringComparison.Ordinal) && !name.EndsWith("f32", StringComparison.Ordinal) ? [.. targets, .. quantised] : targets)
             {
                 rows.Add(name, target);
             }
@@ -186,7 +189,7 @@ public sealed class GoldenTests
     private static Model Open(string path, string target)
     {
         string[] parts = target.Split('/');
-        Isa isa = parts.ElementAtOrDefault(1) switch { "portable" => Isa.Portable, "avx2" => Isa.AVX2, "avx512" => Isa.AVX512, _ => Isa.Best };
+        Isa isa = parts.Length > 1 ? Sluice.Kernels.Targets.IsaOf(parts[1]) : Isa.Best;
         Lazy<Model> model = Models.GetOrAdd((path, target), _ => new Lazy<Model>(() => LoadOrSkip(path, new ModelOptions
         {
             Device = parts[0] == "cpu" ? Backend.Cpu : Backend.Reference, Isa = isa, Threads = 2, KvType = DType.F32,

@@ -8,16 +8,21 @@ namespace sl::cpu::SL_ISA {
 namespace {
 
 constexpr int64_t kStretch = 256;
+constexpr int64_t kAhead = 2048;  // bytes of a panel that are asked for before they are read
 
 template <weight_format Format>
 inline f32x16 load_weights(const uint8_t* panel, int64_t k) {
   if constexpr (Format == weight_format::f32) return load((const float*)panel + k * 16);
   if constexpr (Format == weight_format::f16) return load_f16(panel + k * 32);
-  if constexpr (Format == weight_format::bf16) return load_bf16(panel + k * 32);
+  if constexpr (Format == weight_format::bf16) {
+    const i32x16 pairs = load_i32(panel + k / 2 * 64);
+    return k % 2 == 0 ? masked_float(shift_left<16>(pairs), 0xffffffffu, 0) : masked_float(pairs, 0xffff0000u, 0);
+  }
 }
 
 template <weight_format Format, int Rows, int Panels>
 void dense_tile(const linear_task& t, int64_t panel, int64_t m, int64_t rows) {
+  constexpr int64_t kSize = Format == weight_format::f32 ? 4 : 2;
   const int64_t K = t.weight.cols;
   const uint8_t* w[Panels];
   const float* x[Rows];
@@ -33,7 +38,10 @@ void dense_tile(const linear_task& t, int64_t panel, int64_t m, int64_t rows) {
     SL_UNROLL for (int r = 0; r < Rows; ++r) SL_UNROLL for (int p = 0; p < Panels; ++p) sum[r][p] = zero();
     for (int64_t k = first; k < last; ++k) {
       f32x16 v[Panels];
-      SL_UNROLL for (int p = 0; p < Panels; ++p) v[p] = load_weights<Format>(w[p], k);
+      SL_UNROLL for (int p = 0; p < Panels; ++p) {
+        v[p] = load_weights<Format>(w[p], k);
+        if (kSize == 4 || k % 2 == 0) __builtin_prefetch(w[p] + k * kSize * 16 + kAhead);
+      }
       SL_UNROLL for (int r = 0; r < Rows; ++r) {
         const f32x16 xs = set1(x[r][k]);
         SL_UNROLL for (int p = 0; p < Panels; ++p) sum[r][p] = fma(xs, v[p], sum[r][p]);

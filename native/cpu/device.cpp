@@ -50,16 +50,15 @@ const kernels& avx512_vnni_table() {
   static const kernels all = with_quantised<avx512_vnni::quantised_linear, avx512_vnni::row_tile>(avx512::table());
   return all;
 }
-#if defined(SL_CPU_BF16)
 const kernels& avx512_bf16_table() {
   static const kernels all = [] {
     kernels table = avx512_vnni_table();
     table.bf16_linear = avx512_bf16::bf16_linear;
+    table.rounds_to_bf16 = true;
     return table;
   }();
   return all;
 }
-#endif
 #elif defined(SL_CPU_ARM)
 bool has_neon() {
 #if defined(__linux__)
@@ -86,9 +85,7 @@ constexpr level kLevels[] = {
     {SL_ISA_AVX_VNNI, [] { return has_avx2() && leaf_7_1_eax(4); }, avx_vnni_table},
     {SL_ISA_AVX512, has_avx512, avx512::table},
     {SL_ISA_AVX512_VNNI, has_avx512_vnni, avx512_vnni_table},
-#if defined(SL_CPU_BF16)
     {SL_ISA_AVX512_BF16, [] { return has_avx512_vnni() && leaf_7_1_eax(5); }, avx512_bf16_table},
-#endif
 #elif defined(SL_CPU_ARM)
     {SL_ISA_NEON, has_neon, neon::table},
 #endif

@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kWord = 8;         // values of a 32-bit word
 constexpr int64_t kWordBytes = 64;   // a word of each row of a panel
 constexpr int64_t kGroupBytes = 48;  // 16 f16 scales, 16 u8 zero points
+constexpr int64_t kAhead = 2048;     // bytes of a panel that are asked for before they are read
 
 // Nibble `Place` of each word without a shift or a conversion: set into the mantissa of 2^(23 - 4 Place), where its unit
 // is 1, it makes the number 2^(23 - 4 Place) + q, and the same with the zero point is subtracted, exactly. Places 0 .. 4
@@ -78,7 +79,10 @@ void int4_tile(const linear_task& t, int64_t panel, int64_t m, int64_t rows) {
       SL_UNROLL for (int r = 0; r < Rows; ++r) SL_UNROLL for (int p = 0; p < Panels; ++p) sum[r][p] = zero();
       for (int64_t k = first; k < first + kBlock; k += kWord) {
         i32x16 words[Panels];
-        SL_UNROLL for (int p = 0; p < Panels; ++p) words[p] = load_i32(values[p] + k / kWord * kWordBytes);
+        SL_UNROLL for (int p = 0; p < Panels; ++p) {
+          words[p] = load_i32(values[p] + k / kWord * kWordBytes);
+          __builtin_prefetch(values[p] + k / kWord * kWordBytes + kAhead);
+        }
         add_value<0, Rows, Panels>(sum, words, zeros, x, k);
         add_value<1, Rows, Panels>(sum, words, zeros, x, k + 1);
         add_value<2, Rows, Panels>(sum, words, zeros, x, k + 2);

@@ -13,7 +13,7 @@ namespace sl::cpu {
 
 // Rows stand in panels of 16, one a lane. There are three kinds of panels:
 //
-// Dense (f32, f16, bf16) holds for each k its 16 values.
+// Dense (f32, f16) holds for each k its 16 values; bf16 for each two of K 16 pairs of values (0 behind an odd last).
 //
 // int4 multiplies x as it is. Values: for each 8 of K a 32-bit word of each row, the first value in the lowest nibble.
 // Scales, behind all values: for each group of K 16 f16 scales, then 16 u8 zero points (w = scale (q - zero)).
@@ -31,7 +31,7 @@ namespace sl::cpu {
 //   bits 2(g%4) of part g/4.
 //
 // Files keep packed weights: whatever changes in these layouts, in the formats' numbers or in what is put where grows this.
-constexpr int32_t kLayoutVersion = 2;
+constexpr int32_t kLayoutVersion = 3;
 
 enum class weight_format : int32_t {
   f32,
@@ -103,7 +103,7 @@ constexpr int64_t packed_bytes(int64_t rows, int64_t cols) {
 
 struct linear_task {
   packed_weight weight;
-  const uint8_t* packed;  // weights that round x: the tiles of all rows
+  const uint8_t* packed;  // weights that round x: the tiles of all rows; bf16: see rounds_to_bf16
   const float* x;         // the others: [M, K]
   int64_t x_stride;
   int64_t first_row, last_row;      // of x; the first a multiple of kMostTileRows
@@ -166,6 +166,7 @@ struct kernels {
   void (*quantised_linear)(const linear_task&);  // formats that round x
   void (*dense_linear)(const linear_task&);      // f32, f16
   void (*bf16_linear)(const linear_task&);       // bf16
+  bool rounds_to_bf16;                           // bf16_linear takes x in `packed`: rows of bf16, x_stride apart, with a 0 behind an odd K
   void (*int4_linear)(const linear_task&);       // int4
   void (*attend)(attention_task&);
   void (*merge)(float* state, const float* other, int64_t value_dim);

@@ -2,6 +2,7 @@
 // then panels of the weight and blocks of rows become tasks.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "cpu.h"
@@ -9,8 +10,13 @@
 namespace sl::cpu {
 namespace {
 
+// bf16 weights whose kernel takes x in bf16.
+bool takes_bf16(const cpu_device& d, const cpu_weight& w) { return w.packed.format == weight_format::bf16 && d.kernel.rounds_to_bf16; }
+
 // Weights that take x in the same form share its preparation.
-bool same_input(const cpu_weight& a, const cpu_weight& b) { return a.rounds_x() == b.rounds_x() && a.order == b.order; }
+bool same_input(const cpu_device& d, const cpu_weight& a, const cpu_weight& b) {
+  return a.rounds_x() == b.rounds_x() && takes_bf16(d, a) == takes_bf16(d, b) && a.order == b.order;
+}
 
 // Rows of x in the form that a weight multiplies; any number of weights may share them.
 struct linear_input {
@@ -50,6 +56,11 @@ void reserve_input(const cpu_device& d, const input_rows& in, const cpu_weight& 
     return;
   }
   if (in.norm) space.take<float>(T * K);
+  if (takes_bf16(d, w)) {
+    space.take<uint16_t>(T * (K + K % 2));
+    if (in.x.dtype == SL_DTYPE_F16) space.take<float>(d.pool.threads() * K);
+    return;
+  }
   if (in.x.dtype != SL_DTYPE_F32) space.take<float>(T * K);
   if (!w.order.empty()) space.take<float>(T * K);
 }
@@ -63,6 +74,24 @@ linear_input prepare_input(cpu_device& d, const input_rows& rows, const cpu_weig
     if (rows.norm) {
       x = own_rows(x, space.take<float>(T * K));
       for_rows(d, T, K, [&](int64_t t, int) { normalise(d, rows, t, row_of(x, t)); });
+    }
+    if (takes_bf16(d, w)) {
+      in.x_stride = K + K % 2;
+      auto* rounded = space.take<uint16_t>(T * in.x_stride);
+      float* wide = x.dtype == SL_DTYPE_F16 ? space.take<float>(d.pool.threads() * K) : nullptr;
+      for_rows(d, T, K, [&](int64_t t, int thread) {
+        uint16_t* y = rounded + t * in.x_stride;
+        if (K % 2 != 0) y[K] = 0;
+        if (x.dtype == SL_DTYPE_BF16) {
+          std::memcpy(y, at(x, t), static_cast<size_t>(K * 2));
+          return;
+        }
+        const float* from = x.dtype == SL_DTYPE_F32 ? reinterpret_cast<const float*>(at(x, t)) : wide + thread * K;
+        if (x.dtype == SL_DTYPE_F16) d.kernel.widen(row_of(x, t), K, 1.0f, wide + thread * K);
+        d.kernel.narrow(from, K, {y, SL_DTYPE_BF16});
+      });
+      in.packed = reinterpret_cast<const uint8_t*>(rounded);
+      return in;
     }
     in.x = x.as<float>();
     in.x_stride = x.stride[0];
@@ -264,7 +293,7 @@ void gated_linear(stream& s, const gated_linear_args& a) {
   arena space(s.workspace);
   const gated_space own = take_gated(a, space);
   const input_rows rows = {a.x, a.norm_weight, a.norm_eps};
-  const linear_input x = prepare_input(d, rows, gate, space), same = same_input(gate, up) ? x : prepare_input(d, rows, up, space);
+  const linear_input x = prepare_input(d, rows, gate, space), same = same_input(d, gate, up) ? x : prepare_input(d, rows, up, space);
   const int64_t gate_stride = a.y.dtype == SL_DTYPE_F32 ? a.y.stride[0] : F;
   const product products[2] = {{d, gate, x, {own.gate, gate_stride, SL_DTYPE_F32, {a.bias_gate.data, a.bias_gate.dtype}, nullptr, 0}},
                                {d, up, same, {own.up, F, SL_DTYPE_F32, {a.bias_up.data, a.bias_up.dtype}, nullptr, 0}}};
@@ -292,7 +321,7 @@ uint64_t gated_linear_workspace(const device& d, const gated_linear_args& a) {
   take_gated(a, space);
   const input_rows rows = {a.x, a.norm_weight, a.norm_eps};
   reserve_input(device_of(d), rows, gate, space);
-  if (!same_input(gate, up)) reserve_input(device_of(d), rows, up, space);
+  if (!same_input(device_of(d), gate, up)) reserve_input(device_of(d), rows, up, space);
   return space.used();
 }
 
@@ -329,7 +358,7 @@ void fused_qkv(stream& s, const fused_qkv_args& a) {
   linear_input inputs[3];
   for (int i = 0; i < 3; ++i) {
     int same = 0;
-    while (same < i && !same_input(*weights[same], *weights[i])) ++same;
+    while (same < i && !same_input(d, *weights[same], *weights[i])) ++same;
     inputs[i] = same < i ? inputs[same] : prepare_input(d, rows, *weights[i], space);
   }
   const auto product_of = [&](int i) {
@@ -380,7 +409,7 @@ uint64_t fused_qkv_workspace(const device& d, const fused_qkv_args& a) {
   const cpu_weight* weights[3] = {&packed(a.wq), &packed(a.wk), &packed(a.wv)};
   for (int i = 0; i < 3; ++i) {
     bool shared = false;
-    for (int j = 0; j < i; ++j) shared = shared || same_input(*weights[j], *weights[i]);
+    for (int j = 0; j < i; ++j) shared = shared || same_input(device_of(d), *weights[j], *weights[i]);
     if (!shared) reserve_input(device_of(d), {a.x, a.norm_weight, a.norm_eps}, *weights[i], space);
   }
   return space.used();

@@ -183,7 +183,7 @@ void merge(float* state, const float* other, int64_t value_dim);
 float finish(const float* state, int64_t value_dim, bool has_sink, float sink, row o);
 
 const kernels& table() {
-  static constexpr kernels all = {quantised_linear, dense_linear, dense_linear, int4_linear, attend, merge,
+  static constexpr kernels all = {quantised_linear, dense_linear, dense_linear, false, int4_linear, attend, merge,
                                   finish,           widen,        narrow,       row_tile,    pack_tile, rms_norm,
                                   add,              turn,         gate,         merge_states, largest,  sum_exp};
   return all;

@@ -223,7 +223,7 @@ int64_t panel_count(int64_t rows) { return (rows + kPanelRows - 1) / kPanelRows;
 
 // The sizes of a weight's panels in a format; no data yet.
 packed_weight panels_of(const sl_weight_source& s, weight_format format) {
-  const int64_t values = s.cols * bits_of(format) * kPanelRows / 8;
+  const int64_t cols = format == weight_format::bf16 ? s.cols + s.cols % 2 : s.cols, values = cols * bits_of(format) * kPanelRows / 8;
   int64_t used = values;
   if (format == weight_format::int4) used += s.cols / s.group * kInt4GroupBytes;
   if (rounds_x(format)) used = layout_of(format).panel_bytes(s.cols / kBlock);
@@ -240,6 +240,12 @@ uint64_t layout_id(weight_format format) {
   return uint64_t{SL_BACKEND_CPU} << 56 | static_cast<uint64_t>(kLayoutVersion) << 16 | static_cast<uint64_t>(format);
 }
 
+// Where value k of a row stands in a dense panel.
+int64_t dense_at(weight_format format, int64_t k, int64_t lane) {
+  if (format == weight_format::bf16) return k / 2 * 4 * kPanelRows + lane * 4 + k % 2 * 2;
+  return (k * kPanelRows + lane) * (format == weight_format::f32 ? 4 : 2);
+}
+
 void pack_dense_panel(const sl_weight_source& s, weight_format format, int64_t panel, uint8_t* p) {
   const int64_t first = panel * kPanelRows, rows = std::min(kPanelRows, s.rows - first), K = s.cols;
   const bool plain = format != weight_format::f32 || s.encoding == SL_ENCODING_F32;
@@ -251,8 +257,7 @@ void pack_dense_panel(const sl_weight_source& s, weight_format format, int64_t p
       dequantise_rows(s, first + lane, 1, row.data());
       source = reinterpret_cast<const uint8_t*>(row.data());
     }
-    for (int64_t k = 0; k < K; ++k)
-      std::memcpy(p + (k * kPanelRows + lane) * size, source + k * size, static_cast<size_t>(size));
+    for (int64_t k = 0; k < K; ++k) std::memcpy(p + dense_at(format, k, lane), source + k * size, static_cast<size_t>(size));
   }
 }
 
@@ -375,7 +380,7 @@ void unpack_row(const cpu_weight& w, int64_t row, float* out) {
   if (p.format == weight_format::int4) return unpack_int4_row(w, row, out);
   if (!w.rounds_x()) {
     for (int64_t k = 0; k < p.cols; ++k) {
-      const uint8_t* at = panel + (k * kPanelRows + lane) * (p.format == weight_format::f32 ? 4 : 2);
+      const uint8_t* at = panel + dense_at(p.format, k, lane);
       if (p.format == weight_format::f32) std::memcpy(out + k, at, 4);
       else out[k] = p.format == weight_format::f16 ? f16_to_f32(half_bits(at)) : bf16_to_f32(half_bits(at));
     }

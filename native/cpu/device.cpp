@@ -2,9 +2,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <set>
+#include <string>
 #include <thread>
 
 #include "cpu.h"
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #if defined(SL_CPU_X86)
 #include <cpuid.h>
 #elif defined(SL_CPU_ARM) && defined(__linux__)
@@ -141,13 +147,34 @@ std::string processor() {
 #endif
 }
 
+// The cores that this process may run on: threads that share one share its arithmetic and its caches. Where the system does not
+// tell, its logical processors.
+int physical_cores() {
+  const int logical = static_cast<int>(std::thread::hardware_concurrency());
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return logical;
+  std::set<std::string> cores;
+  for (int i = 0; i < CPU_SETSIZE; ++i) {
+    if (!CPU_ISSET(i, &allowed)) continue;
+    std::ifstream file(format("/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", i));
+    std::string siblings;
+    if (!std::getline(file, siblings)) return logical;
+    cores.insert(siblings);
+  }
+  return cores.empty() ? logical : static_cast<int>(cores.size());
+#else
+  return logical;
+#endif
+}
+
 std::unique_ptr<device> open(const sl_device_options& options) {
   if (options.isa < SL_ISA_BEST || options.isa > SL_ISA_AVX512_BF16)
     throw error(SL_ERR_ARGUMENT, format("isa is %d, expected 0 .. %d", options.isa, static_cast<int>(SL_ISA_AVX512_BF16)));
   if (options.threads < 0 || options.threads > 1024)
     throw error(SL_ERR_ARGUMENT, format("threads is %d, expected 0 .. 1024", options.threads));
   int threads = options.threads;
-  if (threads == 0) threads = static_cast<int>(std::thread::hardware_concurrency());
+  if (threads == 0) threads = physical_cores();
   const level& best = choose(options.isa);
   return std::make_unique<cpu_device>(best.table(), best.isa, threads > 0 ? threads : 1);
 }

@@ -192,13 +192,12 @@ struct cut {
     const int64_t row_bytes = w.cols * (rounds_x(w.format) ? 1 : 4);
     block_rows = std::max<int64_t>(16, (int64_t{256} << 10) / row_bytes / 16 * 16);
     row_blocks = (rows + block_rows - 1) / block_rows;
-    // Tasks of 32 KiB of weights at least, so that taking one costs nothing beside it; of a few for each thread, so that
-    // they end together though a core may be taken away for a while.
-    const int64_t threads = d.pool.threads(), least = std::max<int64_t>(1, (int64_t{32} << 10) / panel_bytes);
+    // Tasks of 16 KiB of weights at least, so that taking one costs little beside it, and not of many more, so that the threads end
+    // together though a core may be taken away for a while; of 256 where many rows pass over each, which stay in the same cache.
     panels = (w.rows + kPanelRows - 1) / kPanelRows;
-    group = std::max(least, (panels + 8 * threads - 1) / (8 * threads));
-    if (rows > 16) group = std::max<int64_t>(1, std::min({group, (panels + 4 * threads - 1) / (4 * threads), (int64_t{256} << 10) / panel_bytes}));
-    if (!rounds_x(w.format)) group = (group + 3) / 4 * 4;
+    const int64_t bytes = (rows > 16 ? int64_t{256} : int64_t{16}) << 10, even = (panels + 4 * d.pool.threads() - 1) / (4 * d.pool.threads());
+    group = std::max<int64_t>(1, std::min(even, bytes / panel_bytes));
+    if (!rounds_x(w.format)) group = (group + 3) / 4 * 4;  // dense panels pass two or four together
     groups = (panels + group - 1) / group;
   }
   int64_t tasks() const { return row_blocks * groups; }

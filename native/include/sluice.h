@@ -149,7 +149,7 @@ typedef struct sl_device_options {
   uint32_t size;
   sl_backend backend;
   int32_t ordinal;         /* which GPU; 0 for the other backends */
-  int32_t threads;         /* cpu: threads that compute, the caller's included; 0: one a core */
+  int32_t threads;         /* cpu: threads that compute, the caller's included; 0: one a physical core */
   sl_isa isa;              /* cpu: the instruction set; SL_ERR_UNSUPPORTED where processor or build lack it. SLUICE_ISA that names none: SL_ERR_ARGUMENT */
   int32_t rounded;         /* reference: 0 sums in double (exact mode); 1 naive f32 loops rounded by each op's record */
   int32_t multiprocessors; /* simt: how many to play; 0: four */

@@ -22,7 +22,7 @@ internal sealed class ModelArguments
 
     private readonly Argument<string> _model = new("MODEL") { Description = ModelText };
     private readonly Option<string> _device = Choice("--device", "Where to run: auto takes a GPU if there is one, else the CPU", "auto", ["auto", "cpu", "cuda", "simt", "reference"]);
-    private readonly Option<int> _threads = new("--threads") { Description = "CPU threads; 0: one a core", DefaultValueFactory = _ => 0 };
+    private readonly Option<int> _threads = new("--threads") { Description = "CPU threads; 0: one a physical core", DefaultValueFactory = _ => 0 };
     private readonly Option<string> _isa = Choice("--isa", "CPU instruction set; best: what the environment variable SLUICE_ISA names, else the best that is here", "best", [.. Isas.Keys]);
     private readonly Option<int?> _context = new("--context") { Description = "Tokens of prompt and answer together [default: the model's, 8192 at most]" };
     private readonly Option<string> _kv = Choice("--kv", "Element type of the KV cache", "auto", [.. KvTypes.Keys]);

@@ -15,7 +15,7 @@ public sealed record ModelOptions
     /// <summary>Which GPU.</summary>
     public int Ordinal { get; init; }
 
-    /// <summary>cpu: threads; 0: one a core.</summary>
+    /// <summary>cpu: threads; 0: one a physical core.</summary>
     public int Threads { get; init; }
 
     /// <summary>cpu: the instruction set.</summary>

@@ -8,7 +8,7 @@ public sealed record DeviceOptions(Backend Backend)
     /// <summary>Which GPU.</summary>
     public int Ordinal { get; init; }
 
-    /// <summary>cpu: threads that compute, the caller's included; 0: one a core.</summary>
+    /// <summary>cpu: threads that compute, the caller's included; 0: one a physical core.</summary>
     public int Threads { get; init; }
 
     /// <summary>cpu: the instruction set.</summary>

@@ -144,20 +144,17 @@ void score_tile(const attention_task& t, int64_t row, const float* turned, float
   }
 }
 
+// The last rows, Most or fewer.
+template <int Most>
+void score_rest(const attention_task& t, int64_t row, const float* turned, float* scores) {
+  if (t.count - row == Most) score_tile<Most>(t, row, turned, scores);
+  else if constexpr (Most > 1) score_rest<Most - 1>(t, row, turned, scores);
+}
+
 void score(const attention_task& t, const float* turned, float* scores) {
   int64_t row = 0;
   for (; row + kTileRows <= t.count; row += kTileRows) score_tile<kTileRows>(t, row, turned, scores + row * kChunk);
-  scores += row * kChunk;
-  switch (t.count - row) {
-    case 7: score_tile<7>(t, row, turned, scores); break;
-    case 6: score_tile<6>(t, row, turned, scores); break;
-    case 5: score_tile<5>(t, row, turned, scores); break;
-    case 4: score_tile<4>(t, row, turned, scores); break;
-    case 3: score_tile<3>(t, row, turned, scores); break;
-    case 2: score_tile<2>(t, row, turned, scores); break;
-    case 1: score_tile<1>(t, row, turned, scores); break;
-    default: break;
-  }
+  score_rest<kTileRows - 1>(t, row, turned, scores + row * kChunk);
 }
 
 // Lanes first .. first+15 that a row sees, as bits.

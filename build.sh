@@ -335,7 +335,7 @@ case $verb in
       SLUICE_ISA=$isa suite "asan-cpu-$isa" "$artifacts/native/asan/tests/sluice_replay" --backend cpu --threads 3 "$artifacts"/cases/*.case
     done
     # These differ in quantised products alone.
-    for isa in avx_vnni avx512; do
+    for isa in avx_vnni avx512 avx512_bf16; do
       SLUICE_ISA=$isa suite "asan-cpu-$isa" "$artifacts/native/asan/tests/sluice_replay" --backend cpu --threads 3 "$artifacts"/cases/*-{linear,gated_linear,fused_qkv}.case
     done
     suite asan-reference "$artifacts/native/asan/tests/sluice_replay" --backend reference "$artifacts"/cases/*.case

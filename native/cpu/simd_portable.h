@@ -169,7 +169,8 @@ static inline i32x16 add(i32x16 x, i32x16 y) {
 }
 template <int Bits>
 static inline i32x16 shift_left(i32x16 x) {
-  SL_EACH(i) x.v[i] *= 1 << Bits;
+  typedef uint32_t u32x4 __attribute__((vector_size(16)));  // what is shifted out is lost, and no overflow
+  SL_EACH(i) x.v[i] = (i32x4)((u32x4)x.v[i] << Bits);
   return x;
 }
 static inline f32x16 to_f32(i32x16 x) {

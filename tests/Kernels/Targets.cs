@@ -24,6 +24,7 @@ public static class Targets
     {
         "cpu/avx_vnni" or "cpu/avx512" => c.Op != "embedding" && c.Weights.Values.Any(w => w.Encoding is (>= WeightEncoding.Q4_0 and <= WeightEncoding.Q6K) or WeightEncoding.INT8),
         "cpu/avx512_bf16" => c.Op != "embedding" && c.Weights.Values.Any(w => w.Encoding == WeightEncoding.BF16),
+        "simt/3" => c.Name.Sum(letter => letter) % 3 == 0, // a third order of warps and blocks, for a third of the cases
         _ => true,
     };
 

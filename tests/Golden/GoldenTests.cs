@@ -93,6 +93,7 @@ public sealed class GoldenTests
     [InlineData("stories260K-f32-longprompt", "cpu/avx2")]
     [InlineData("stories260K-f32-longprompt", "cpu/avx512_vnni")]
     [InlineData("stories260K-q4_k_m", "cpu/avx512_vnni")]
+    [InlineData("stories260K-bf16", "cpu/avx512_bf16")]
     [InlineData("tiny-llama-f16", "cpu/avx512_vnni")]
     [InlineData("tiny-llama-f16", "cpu/avx2")]
     [InlineData("tiny-llama-q4_0", "reference")]
@@ -162,6 +163,11 @@ public sealed class GoldenTests
             foreach (string target in name.Contains("-q", StringComparison.Ordinal) && !name.EndsWith("f32", StringComparison.Ordinal) ? [.. targets, .. quantised] : targets)
             {
                 rows.Add(name, target);
+            }
+
+            if (name.EndsWith("bf16", StringComparison.Ordinal))
+            {
+                rows.Add(name, "cpu/avx512_bf16");
             }
         }
 

@@ -31,7 +31,7 @@ namespace sl::cpu {
 //   bits 2(g%4) of part g/4.
 //
 // Files keep packed weights: whatever changes in these layouts, in the formats' numbers or in what is put where grows this.
-constexpr int32_t kLayoutVersion = 3;
+constexpr int32_t kLayoutVersion = 4;
 
 enum class weight_format : int32_t {
   f32,
@@ -76,12 +76,12 @@ struct block_layout {
 
 constexpr block_layout layout_of(weight_format format) {
   switch (format) {
-    case weight_format::q4_half: return {256, 64, 2};
-    case weight_format::q5_half: return {320, 64, 2};
-    case weight_format::q8_half: return {512, 64, 2};
-    case weight_format::q4_bias: return {256, 64, 1};
-    case weight_format::q5_bias: return {320, 64, 1};
-    case weight_format::q8_full: return {512, 64, 1};
+    case weight_format::q4_half: return {256, 256, 8};
+    case weight_format::q5_half: return {320, 256, 8};
+    case weight_format::q8_half: return {512, 256, 8};
+    case weight_format::q4_bias: return {256, 512, 8};
+    case weight_format::q5_bias: return {320, 512, 8};
+    case weight_format::q8_full: return {512, 512, 8};
     case weight_format::q4_super: return {256, 320, 8};
     case weight_format::q5_super: return {320, 320, 8};
     case weight_format::q6_super: return {384, 320, 8};

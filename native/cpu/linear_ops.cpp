@@ -114,21 +114,29 @@ linear_input prepare_input(cpu_device& d, const input_rows& rows, const cpu_weig
   }
   auto* packed = space.take<uint8_t>(packed_bytes(T, K));
   float* normalised = rows.norm ? space.take<float>(d.pool.threads() * tile_floats(rows.x)) : nullptr;
-  const auto pack = [&](int64_t m, int64_t tile, int thread) {
+  // Tiles of the most rows, and smaller ones for what is left over. Where tiles are fewer than threads each is cut along K: whole blocks of
+  // several cache lines, for rows of a tile share lines. The norm needs whole rows, and each piece then makes it for itself.
+  const int64_t step = d.kernel.row_tile(kMostTileRows), whole = T / step;
+  int64_t rest = 0;
+  for (int64_t m = whole * step; m < T; m += d.kernel.row_tile(T - m)) ++rest;
+  const int64_t blocks = K / kBlock, tiles = whole + rest, threads = d.pool.threads();
+  const int64_t worth = std::max<int64_t>(1, std::min(T, step) * K / 4096);  // pieces that pay for being handed over
+  const int64_t pieces = std::min({(threads + tiles - 1) / std::max<int64_t>(1, tiles), worth, std::max<int64_t>(1, blocks)});
+  for_rows(d, tiles * pieces, 2 * K * step / pieces, [&](int64_t i, int thread) {
+    int64_t m = std::min(i / pieces, whole) * step;
+    for (int64_t skip = i / pieces - whole; skip > 0; --skip) m += d.kernel.row_tile(T - m);
+    const int64_t tile = d.kernel.row_tile(T - m), first = i % pieces * blocks / pieces, last = (i % pieces + 1) * blocks / pieces;
     view x = rows.x;
-    int64_t first = m;
+    int64_t row = m;
     if (rows.norm) {
       x = own_rows(x, normalised + thread * tile_floats(x));
-      first = 0;
+      row = 0;
       for (int64_t t = m; t < T && t < m + tile; ++t) normalise(d, rows, t, row_of(x, t - m));
     }
-    const int64_t stride = x.stride[0] * static_cast<int64_t>(size_of(x.dtype));
-    d.kernel.pack_tile(row_of(x, first), stride, T - m, tile, K, packed + m * (K / kBlock) * kRecordBytes);
-  };
-  // Tiles of the most rows, and smaller ones for what is left over.
-  const int64_t step = d.kernel.row_tile(kMostTileRows), whole = T / step * step;
-  for_rows(d, whole / step, 2 * K * step, [&](int64_t i, int thread) { pack(i * step, step, thread); });
-  for (int64_t m = whole, tile; m < T; m += tile) pack(m, tile = d.kernel.row_tile(T - m), 0);
+    const int64_t size = static_cast<int64_t>(size_of(x.dtype));
+    d.kernel.pack_tile({at(x, row) + first * kBlock * size, x.dtype}, x.stride[0] * size, T - m, tile, (last - first) * kBlock,
+                       packed + (m * blocks + first * tile) * kRecordBytes);
+  });
   in.packed = packed;
   return in;
 }
@@ -193,9 +201,10 @@ struct cut {
     block_rows = std::max<int64_t>(16, (int64_t{256} << 10) / row_bytes / 16 * 16);
     row_blocks = (rows + block_rows - 1) / block_rows;
     // Tasks of 16 KiB of weights at least, so that taking one costs little beside it, and not of many more, so that the threads end
-    // together though a core may be taken away for a while; of 256 where many rows pass over each, which stay in the same cache.
+    // together though a core may be taken away for a while; of 64 for several rows, whose results are on their way to memory while the
+    // next panel is worked on, and which taking a task would wait for; of 256 where many rows pass over each, which stay in the same cache.
     panels = (w.rows + kPanelRows - 1) / kPanelRows;
-    const int64_t bytes = (rows > 16 ? int64_t{256} : int64_t{16}) << 10, even = (panels + 4 * d.pool.threads() - 1) / (4 * d.pool.threads());
+    const int64_t bytes = (rows > 16 ? int64_t{256} : rows >= 4 ? int64_t{64} : int64_t{16}) << 10, even = (panels + 4 * d.pool.threads() - 1) / (4 * d.pool.threads());
     group = std::max<int64_t>(1, std::min(even, bytes / panel_bytes));
     if (!rounds_x(w.format)) group = (group + 3) / 4 * 4;  // dense panels pass two or four together
     groups = (panels + group - 1) / group;

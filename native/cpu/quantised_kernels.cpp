@@ -112,7 +112,7 @@ struct scales_half : scales_centred {
 };
 
 struct scales_full : scales_centred {
-  void load_block(const uint8_t* p, int64_t) { scale = load((const float*)p); }
+  void load_block(const uint8_t* p, int64_t part) { scale = load((const float*)(p + part * 64)); }
 };
 
 // w = scale q + bias: scale (sum of q x) + bias (sum of x)
@@ -129,9 +129,9 @@ struct scales_affine {
 };
 
 struct scales_bias : scales_affine {
-  void load_block(const uint8_t* p, int64_t) {
-    scale = load_f16(p);
-    bias = load_f16(p + 32);
+  void load_block(const uint8_t* p, int64_t part) {
+    scale = load_f16(p + part * 64);
+    bias = load_f16(p + part * 64 + 32);
   }
 };
 
@@ -192,7 +192,7 @@ void quantised_tile(const linear_task& t, int64_t panel, int64_t m, int64_t rows
       SL_UNROLL for (int r = 0; r < Rows; r += kBatch<Rows>) s.template add_block<Bits>(sum, w, x, r);
     }
   }
-  SL_UNROLL for (int r = 0; r < Rows; ++r) if (r < rows) finish_row(t, m + r, panel * kPanelRows, sum[r]);
+  finish_tile<Rows>(t, m, rows, panel * kPanelRows, sum);
 }
 
 int64_t tile_of(int64_t left) {

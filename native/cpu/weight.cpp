@@ -161,10 +161,10 @@ void put_scales(uint8_t* p, weight_format format, int64_t part, int64_t lane, co
     case weight_format::q8_half: std::memcpy(p + part * 32 + lane * 2, &s.scale, 2); break;
     case weight_format::q4_bias:
     case weight_format::q5_bias:
-      std::memcpy(p + lane * 2, &s.scale, 2);
-      std::memcpy(p + 32 + lane * 2, &s.bias, 2);
+      std::memcpy(p + part * 64 + lane * 2, &s.scale, 2);
+      std::memcpy(p + part * 64 + 32 + lane * 2, &s.bias, 2);
       break;
-    case weight_format::q8_full: std::memcpy(p + lane * 4, &s.full, 4); break;
+    case weight_format::q8_full: std::memcpy(p + part * 64 + lane * 4, &s.full, 4); break;
     case weight_format::q4_super:
     case weight_format::q5_super:
       std::memcpy(p + lane * 2, &s.scale, 2);
@@ -402,11 +402,11 @@ void unpack_row(const cpu_weight& w, int64_t row, float* out) {
         break;
       case weight_format::q4_bias:
       case weight_format::q5_bias:
-        scale[0] = scale[1] = f16_to_f32(half_bits(scales + lane * 2));
-        bias = f16_to_f32(half_bits(scales + 32 + lane * 2));
+        scale[0] = scale[1] = f16_to_f32(half_bits(scales + part * 64 + lane * 2));
+        bias = f16_to_f32(half_bits(scales + part * 64 + 32 + lane * 2));
         break;
       case weight_format::q8_full:
-        std::memcpy(&scale[0], scales + lane * 4, 4);
+        std::memcpy(&scale[0], scales + part * 64 + lane * 4, 4);
         scale[1] = scale[0];
         zero = 128;
         break;

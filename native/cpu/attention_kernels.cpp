@@ -174,33 +174,58 @@ uint32_t visible(const attention_row& row, int64_t first) {
   return bits;
 }
 
-// scores to probabilities relative to 2^max, in place, for the tiles in [begin, end); max and total into the state
-void soften(const attention_task& t, const attention_row& row, int64_t begin, int64_t end, int64_t base, float* scores,
-            float* state) {
-  f32x16 top = set1(kNone);
-  for (int64_t j = begin; j < end; j += 16) {
-    const uint32_t bits = visible(row, j);
-    f32x16 s = load(scores + (j - base));
-    if (t.soft_cap > 0) s = tanh(s * set1(t.scale / t.soft_cap)) * set1(t.soft_cap * kLog2e);
-    else s = s * set1(t.scale * kLog2e);
-    if (t.alibi) {
-      float distance[16];
-      for (int64_t i = 0; i < 16; ++i) distance[i] = (float)(j + i - row.position);
-      s = fma(load(distance), set1(row.slope), s);
-    }
-    s = select_bits(bits, s, set1(kNone));
-    store(scores + (j - base), s);
-    top = max(top, s);
+// A row's score of a tile's keys in base 2, from their products. Plain: no cap, no ALiBi, and the row sees all of them.
+template <bool Plain>
+f32x16 score_of(const attention_task& t, const attention_row& row, int64_t j, const float* products) {
+  f32x16 s = load(products);
+  if (Plain) return s * set1(t.scale * kLog2e);
+  if (t.soft_cap > 0) s = tanh(s * set1(t.scale / t.soft_cap)) * set1(t.soft_cap * kLog2e);
+  else s = s * set1(t.scale * kLog2e);
+  if (t.alibi) {
+    float distance[16];
+    for (int64_t i = 0; i < 16; ++i) distance[i] = (float)(j + i - row.position);
+    s = fma(load(distance), set1(row.slope), s);
   }
-  const float max_score = largest(top);
-  f32x16 total = zero();
-  for (int64_t j = begin; j < end; j += 16) {
-    const f32x16 p = max_score == kNone ? zero() : exp2(load(scores + (j - base)) - set1(max_score));
-    store(scores + (j - base), p);
-    total = total + p;
+  return select_bits(visible(row, j), s, set1(kNone));
+}
+
+// scores to probabilities relative to 2^max, in place, for the tiles in [begin, end); max and total into the state. Four chains of each, of tiles by
+// their place in the chunk, so that neither waits for itself; Plain takes the same steps without what changes nothing.
+template <bool Plain>
+void soften_row(const attention_task& t, const attention_row& row, int64_t begin, int64_t end, int64_t base, float* scores,
+                float* state) {
+  const int64_t first = base + (begin - base) / 64 * 64;
+  f32x16 tops[4], totals[4];
+  SL_UNROLL for (int i = 0; i < 4; ++i) tops[i] = set1(kNone), totals[i] = zero();
+  for (int64_t group = first; group < end; group += 64) {
+    SL_UNROLL for (int i = 0; i < 4; ++i) {
+      const int64_t j = group + 16 * i;
+      if (j < begin || j >= end) continue;
+      const f32x16 s = score_of<Plain>(t, row, j, scores + (j - base));
+      if (!Plain) store(scores + (j - base), s);
+      tops[i] = max(tops[i], s);
+    }
+  }
+  const float max_score = largest(max(max(tops[0], tops[1]), max(tops[2], tops[3])));
+  for (int64_t group = first; group < end; group += 64) {
+    SL_UNROLL for (int i = 0; i < 4; ++i) {
+      const int64_t j = group + 16 * i;
+      if (j < begin || j >= end) continue;
+      const f32x16 s = Plain ? score_of<true>(t, row, j, scores + (j - base)) : load(scores + (j - base));
+      const f32x16 p = max_score == kNone ? zero() : exp2_below(s - set1(max_score));
+      store(scores + (j - base), p);
+      totals[i] = totals[i] + p;
+    }
   }
   state[padded(t.value_dim)] = max_score;
-  state[padded(t.value_dim) + 1] = sum(total);
+  state[padded(t.value_dim) + 1] = sum((totals[0] + totals[1]) + (totals[2] + totals[3]));
+}
+
+void soften(const attention_task& t, const attention_row& row, int64_t begin, int64_t end, int64_t base, float* scores,
+            float* state) {
+  const bool plain = t.soft_cap <= 0 && !t.alibi && row.mask == nullptr && row.first <= begin && row.last >= (end + 15) / 16 * 16;
+  if (plain) soften_row<true>(t, row, begin, end, base, scores, state);
+  else soften_row<false>(t, row, begin, end, base, scores, state);
 }
 
 // The rows' sums += probabilities times `count` values, key after key. `values` tells where they are and reads 16 of value j's elements.

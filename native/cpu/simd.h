@@ -101,6 +101,13 @@ inline f32x16 exp2(f32x16 x) {
   return select_less(x, set1(-126.0f), zero(), power);
 }
 
+// The same to the bit for x up to 0.
+inline f32x16 exp2_below(f32x16 x) {
+  const f32x16 limited = max(set1(-126.0f), x), n = nearest(limited);
+  const f32x16 power = times_pow2(small_exp((limited - n) * set1(0.69314718055994530942f)), n);
+  return select_less(x, set1(-126.0f), zero(), power);
+}
+
 // e^x, with ln(2) in two parts so that large x keep their last place.
 inline f32x16 exp(f32x16 x) {
   const f32x16 limited = min(set1(88.8f), max(set1(-87.3f), x));

@@ -69,6 +69,8 @@ static inline f32x16 pow2(f32x16 n) {
   return {
       _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
 }
+// x times pow2(n)
+static inline f32x16 times_pow2(f32x16 x, f32x16 n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 static inline float sum(f32x16 a) { return _mm512_reduce_add_ps(a.v); }
 static inline float largest(f32x16 a) { return _mm512_reduce_max_ps(a.v); }
 static inline void store_i8(int8_t* p, f32x16 a) {  // a whole, -127 .. 127

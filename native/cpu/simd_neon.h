@@ -107,6 +107,8 @@ static inline f32x16 pow2(f32x16 n) {
   SL_EACH(i) n.v[i] = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n.v[i]), vdupq_n_s32(127)), 23));
   return n;
 }
+// x times pow2(n)
+static inline f32x16 times_pow2(f32x16 x, f32x16 n) { return x * pow2(n); }
 static inline float sum(f32x16 x) {
   return vaddvq_f32(vaddq_f32(vaddq_f32(x.v[0], x.v[1]), vaddq_f32(x.v[2], x.v[3])));
 }

@@ -140,6 +140,8 @@ static inline f32x16 pow2(f32x16 n) {
   }
   return r;
 }
+// x times pow2(n)
+static inline f32x16 times_pow2(f32x16 x, f32x16 n) { return x * pow2(n); }
 static inline float sum(f32x16 x) {
   const f32x4 s = (x.v[0] + x.v[1]) + (x.v[2] + x.v[3]);
   return (s[0] + s[2]) + (s[1] + s[3]);

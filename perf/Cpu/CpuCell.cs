@@ -26,7 +26,7 @@ internal sealed record CpuCell(CpuKind Kind, string Model, string Type, int Prom
     /// <summary>The shapes of <c>sluice make-random</c>, and the types that matrices are stored in.</summary>
     public static IReadOnlyList<string> Models { get; } = ["qwen2.5-0.5b", "llama-3.2-1b"];
 
-    public static IReadOnlyList<string> Types { get; } = ["q4_0", "q4_k_m", "q8_0", "f16"];
+    public static IReadOnlyList<string> Types { get; } = ["q4_0", "q4_k_m", "q8_0", "f16", "bf16"];
 
     public string What => (Prompt, Generated, Sequences) switch
     {

@@ -180,6 +180,7 @@ internal static class CpuVerb
             "q4_0" => (TensorType.Q4_0, false),
             "q4_k_m" => (TensorType.Q4_K, true),
             "q8_0" => (TensorType.Q8_0, false),
+            "bf16" => (TensorType.BF16, false),
             _ => (TensorType.F16, false),
         };
         RandomModel.Write(path, RandomModelShape.Find(model)!, stored, mixture: mixture, cancellation: cancellation);

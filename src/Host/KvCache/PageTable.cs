@@ -37,10 +37,10 @@ public sealed class PageTable(BlockPool pool) : IDisposable
         ObjectDisposedException.ThrowIf(_disposed, this);
         ArgumentOutOfRangeException.ThrowIfNegative(tokens);
         int length = checked(Length + tokens);
-        int wanted = pool.PagesFor(length) - _count;
-        if (wanted > 0)
+        if (length > Capacity) // one product instead of a division: most tokens of a decode fit
         {
-            if (wanted > pool.FreeCount)
+            int wanted = pool.PagesFor(length) - _count;
+            if (wanted > pool.AvailableCount)
             {
                 throw pool.Exhausted(wanted);
             }
@@ -96,6 +96,29 @@ public sealed class PageTable(BlockPool pool) : IDisposable
 
     /// <summary>Releases all pages.</summary>
     public void Reset() => Truncate(0);
+
+    /// <summary>Makes an empty table share all pages and tokens of another one, the last page too, though it may not be full: who writes to that one first needs <see cref="DetachLast"/>.</summary>
+    internal void ShareAll(PageTable other)
+    {
+        EnsureCapacity(other.Length);
+        foreach (int page in other.Pages)
+        {
+            pool.AddReference(page);
+            _pages[_count++] = page;
+        }
+
+        Length = other.Length;
+    }
+
+    /// <summary>Puts a new page in the place of the last one, whose user the caller becomes.</summary>
+    /// <returns>The page that was there. Its contents have to be copied, and it to be released.</returns>
+    /// <exception cref="PagesExhaustedException">No page is free; the table is as before.</exception>
+    internal int DetachLast()
+    {
+        int before = _pages[_count - 1];
+        pool.Allocate(_pages.AsSpan(_count - 1, 1));
+        return before;
+    }
 
     // Pages from `first` on have moved to targets[page - first].
     internal void Follow(int first, ReadOnlySpan<int> targets)

@@ -96,7 +96,7 @@ public sealed class RandomSchedulerTests
         Assert.All(
             [("ended", ended), ("aborted", aborted), ("forked", forked), ("failed", failed), ("copies", copies), ("prefixes", nodes), ("deep prefixes", deep), ("evictions", evictions),
                 ("cached", totals.CachedTokens), ("preempted", totals.Preempted), ("swapped", totals.Swapped)],
-            static happened => Assert.True(happened.Item2 > 20, $"{happened.Item1}: {happened.Item2}"));
+            static happened => Assert.True(happened.Item2 > 3, $"{happened.Item1}: {happened.Item2}"));
     }
 
     // Rounds go through all kinds of worlds, most of them far too small.

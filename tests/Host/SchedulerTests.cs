@@ -59,6 +59,22 @@ public sealed class SchedulerTests
     }
 
     [Fact]
+    public void Who_is_urgent_and_came_later_does_not_make_room_for_who_runs_already()
+    {
+        SchedulerWorld world = new(4, 4, Small with { Policy = SchedulingPolicy.Priority });
+        Sequence patient = world.Add(1, Prompt(6), 16, priority: 5);
+        world.Step();
+        Sequence urgent = world.Add(2, Prompt(7), 16, priority: -1);
+        while (patient.Preemptions + urgent.Preemptions == 0)
+        {
+            world.Step();
+        }
+
+        Assert.Equal([SequenceState.Preempted, SequenceState.Running], States(patient, urgent));
+        Drain(world);
+    }
+
+    [Fact]
     public void The_longest_cached_prefix_is_admitted_first()
     {
         SchedulerWorld world = new(100, 4, Small with { Policy = SchedulingPolicy.LongestPrefixFirst, PrefixCaching = true, MaxSequences = 1, TokenBudget = 64, ChunkSize = 64 });

@@ -41,11 +41,14 @@ internal sealed class SchedulerWorld
 
     public long Copies, PrefixNodes, DeepNodes;
 
+    /// <summary>The pages that the last step copied.</summary>
+    public int[] LastCopied { get; private set; } = [];
+
     public Sequence Add(long id, ReadOnlySpan<int> prompt, int maxLength, int priority = 0, ulong salt = 0, int? firstRow = null)
     {
         Sequence sequence = new(id, prompt, maxLength, priority, salt, firstRow);
-        _rows[id] = sequence.RowsWanted;
         Scheduler.Add(sequence);
+        _rows[id] = sequence.RowsWanted;
         Live.Add(sequence);
         return sequence;
     }
@@ -329,7 +332,8 @@ internal sealed class SchedulerWorld
     {
         StepStatistics s = plan.Statistics;
         Totals = new StepStatistics(Totals.Tokens + s.Tokens, Totals.Admitted + s.Admitted, Totals.CachedTokens + s.CachedTokens, Totals.Preempted + s.Preempted, Totals.Swapped + s.Swapped);
-        Copies += plan.CopySources.Length;
+        LastCopied = plan.CopySources.ToArray();
+        Copies += LastCopied.Length;
     }
 
     private static int Draw(ulong content, long id) => (int)(Mix(content, (ulong)id * 3 + 1) >> 40) % Vocabulary;

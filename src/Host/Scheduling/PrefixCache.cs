@@ -103,7 +103,8 @@ internal sealed class PrefixCache
         int full = sequence.Table.Length / _pool.PageSize;
         if (sequence.ChainedPages > 0 && _ordinals[sequence.Chained.Page] != sequence.Chained.Ordinal)
         {
-            // The page before was evicted: it may have been another than the sequence's own, which can take its place.
+            // The page before was evicted: it was another than the sequence's own, which can take its place. Further up this goes unnoticed, and what follows is not
+            // found until somebody computes it again: hits are lost, and nothing is wrong.
             (sequence.ChainedPages, sequence.Chained) = (0, PageContent.None);
         }
 

@@ -26,7 +26,7 @@ internal sealed class StepPlan
     private readonly Sequence[] _sequences;
     private readonly int[] _queryIndptr, _kvLengths, _pageIndptr, _ids, _rows, _rowSequences, _sources, _targets;
     private readonly int[] _rowPages, _nextChunk; // [B]: pages of a row that are in use; keys at which the next chunk is full
-    private int[] _pageIds = [];
+    private int[] _pageIds; // room for all pages once; more is taken as more are shared
     private int _copies;
     private bool _isDecode; // the arrays are those of a step in which all that run computed a token each, and nobody has come, left or moved since
     private StepStatistics _statistics;
@@ -39,6 +39,7 @@ internal sealed class StepPlan
         _sequences = new Sequence[sequences];
         (_queryIndptr, _kvLengths, _pageIndptr) = (new int[sequences + 1], new int[sequences], new int[sequences + 1]);
         (_ids, _rows, _rowSequences) = (new int[options.TokenBudget], new int[options.Rows], new int[options.Rows]);
+        _pageIds = new int[Math.Min(MaxPageIds, (long)pool.PageCount + Slack * sequences)];
         (_sources, _targets, _rowPages, _nextChunk) = (new int[sequences], new int[sequences], new int[sequences], new int[sequences]);
     }
 

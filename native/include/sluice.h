@@ -468,7 +468,8 @@ typedef struct sl_batch_step {
   const int32_t* query_indptr;     /* [B+1], from 0, not falling; the last is num_tokens */
   const int32_t* kv_lengths;       /* [B], keys of each sequence after this step's append; >= q_len */
   const int32_t* page_indptr;      /* [B+1] into page_ids; a row has ceil(kv_length / P) pages or more */
-  const int32_t* page_ids;         /* in 0 .. pages-1; a page that this step writes stands in one row, once */
+  const int32_t* page_ids;         /* in 0 .. pages-1; a page that this step writes to is written by one row. Others may read it:
+                                      attention reads a layer's keys when all of the step's are there */
   const int32_t* positions;        /* [num_tokens] for RoPE and ALiBi, >= 0; null: the slot */
   const uint8_t* mask;             /* custom mask, or null: bits, lowest first; row i of sequence b begins at byte
                                       mask_indptr[b] + i * ceil(kv_length / 8); 1: query i sees that key */

@@ -138,6 +138,12 @@ public sealed class Model : IDisposable
     /// <exception cref="SluiceException">The device has no memory for it; the text says how much was wanted and free.</exception>
     public Session CreateSession() => new(this, ContextLength, _options.ChunkSize, ScoredRows);
 
+    /// <summary>What runs many requests on the model at once. The model must outlive it.</summary>
+    /// <param name="options">How it schedules, and what it may hold.</param>
+    /// <exception cref="ArgumentException">An option out of its range.</exception>
+    /// <exception cref="SluiceException">The device has no memory for it; the text says how much was wanted and free.</exception>
+    public Engine CreateEngine(EngineOptions? options = null) => new(this, options ?? new EngineOptions());
+
     /// <summary>Generates an answer to one prompt in a session of its own.</summary>
     /// <inheritdoc cref="Session.GenerateAsync(string, SamplingParameters, CancellationToken)"/>
     public async IAsyncEnumerable<GeneratedToken> GenerateAsync(

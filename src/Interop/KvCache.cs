@@ -139,7 +139,7 @@ public sealed record BatchOptions(int MaxTokens, int MaxSequences, int MaxPageId
 /// <param name="PrefixRows">Query rows of these, counted at every level.</param>
 /// <param name="Keys">Keys of all sequences: what paged attention reads.</param>
 /// <param name="KeysShared">What cascade attention reads: those of a shared prefix once.</param>
-public sealed record BatchInfo(int Tokens, int Sequences, int SharedPrefixes, int PrefixRows, long Keys, long KeysShared);
+public readonly record struct BatchInfo(int Tokens, int Sequences, int SharedPrefixes, int PrefixRows, long Keys, long KeysShared);
 
 /// <summary>Keys [FirstKey, FirstKey + NumKeys) are the very same pages in these neighbouring sequences; both are multiples of 256.</summary>
 public readonly record struct SharedPrefix(int FirstSequence, int NumSequences, int FirstKey, int NumKeys);

@@ -145,10 +145,7 @@ internal sealed class Sampler : IDisposable
         float p = _results.Read<float>(at + 4);
         if (!float.IsFinite(p))
         {
-            throw new InvalidOperationException(
-                float.IsNegativeInfinity(p) ? "no token is left to choose from: the logit biases forbid all of them"
-                : "the model's logits are not numbers: its weights hold NaN or infinity, or the context does"
-                    + (_activationType == DType.F16 ? ", or activations left the range of f16: ask for bf16 or f32 ones" : ""));
+            throw Choice.Impossible(p, _activationType);
         }
 
         logProb = null;

@@ -31,6 +31,7 @@ internal sealed class Transformer : IDisposable
     private readonly Tensor _last;        // f32 [R, C]
     private readonly Tensor _lastNormed;  // [R, C]
     private readonly Tensor _logits;      // f32 [R, V]
+    private readonly Tensor _embedded;    // f32 [R, C]
     private readonly RopeTable[] _ropes;
     private readonly bool _capturesGraphs;
     private readonly Dictionary<StepShape, StepGraph?> _graphs = []; // null: the shape came once
@@ -61,6 +62,7 @@ internal sealed class Transformer : IDisposable
             _last = stream.CreateTensor(DType.F32, maxRows, config.HiddenSize);
             _lastNormed = stream.CreateTensor(type, maxRows, config.HiddenSize);
             _logits = stream.CreateTensor(DType.F32, maxRows, config.VocabularySize);
+            _embedded = stream.CreateTensor(DType.F32, maxRows, config.HiddenSize);
             _ropes = [.. config.Ropes.Select(r => new RopeTable(r, stream))];
         }
         catch
@@ -74,6 +76,9 @@ internal sealed class Transformer : IDisposable
 
     public int MaxRows { get; }
 
+    /// <summary>f32 [rows, C]: what the last step's rows at the end were normalised to, in their order, where such were asked for.</summary>
+    public Tensor Embedded(int rows) => _embedded.Rows(0, rows);
+
     public int CapturedGraphs => _graphs.Values.Count(g => g is not null);
 
     /// <summary>
@@ -84,22 +89,23 @@ internal sealed class Transformer : IDisposable
     {
         for (int tokens = 1; tokens < MaxTokens; tokens *= 2)
         {
-            ReserveFor(new StepShape(cache, batch, tokens, Math.Min(tokens, MaxRows)));
+            ReserveFor(new StepShape(cache, batch, tokens, Math.Min(tokens, MaxRows), 0));
         }
 
-        ReserveFor(new StepShape(cache, batch, MaxTokens, MaxRows));
+        ReserveFor(new StepShape(cache, batch, MaxTokens, MaxRows, 0));
     }
 
     /// <summary>Computes a step whose plan is in <paramref name="batch"/>: appends K and V of its tokens, and returns f32 logits [rows, V].</summary>
     /// <param name="cache">The cache.</param>
     /// <param name="batch">The plan.</param>
     /// <param name="ids">The step's tokens.</param>
-    /// <param name="rows">The rows of the step whose logits are wanted, ascending; may be empty.</param>
-    /// <param name="length">Tokens of the sequence when it has caught up, for RoPE whose frequencies depend on it.</param>
-    public Tensor Forward(KvCache cache, Batch batch, ReadOnlySpan<int> ids, ReadOnlySpan<int> rows, long length)
+    /// <param name="rows">The rows of the step whose logits are wanted; may be empty.</param>
+    /// <param name="length">Tokens of the sequences when they have caught up, for RoPE whose frequencies depend on it.</param>
+    /// <param name="embedded">So many rows at the end want no logits, but what these are made of: <see cref="Embedded"/>.</param>
+    public Tensor Forward(KvCache cache, Batch batch, ReadOnlySpan<int> ids, ReadOnlySpan<int> rows, long length, int embedded = 0)
     {
         _stream.Upload(_ids.Rows(0, ids.Length), ids);
-        return Step(cache, batch, ids.Length, rows, length);
+        return Step(cache, batch, ids.Length, rows, embedded, length);
     }
 
     /// <summary>The same of tokens that the device has: chosen by the step before, and not known here yet.</summary>
@@ -111,7 +117,7 @@ internal sealed class Transformer : IDisposable
     public Tensor Forward(KvCache cache, Batch batch, in Tensor ids, ReadOnlySpan<int> rows, long length)
     {
         _stream.Copy(ids.Buffer!, ids.Offset, _ids.Buffer!, _ids.Offset, (ulong)ids.Count * sizeof(int));
-        return Step(cache, batch, (int)ids.Count, rows, length);
+        return Step(cache, batch, (int)ids.Count, rows, 0, length);
     }
 
     public void Dispose()
@@ -121,23 +127,24 @@ internal sealed class Transformer : IDisposable
             graph?.Dispose();
         }
 
-        foreach (Tensor t in (Tensor[])[_ids, _rows, _hidden, _query, _attended, _normed, _gated, _squares, _last, _lastNormed, _logits, .. (_ropes ?? []).Select(r => r.Frequencies)])
+        foreach (Tensor t in (Tensor[])[_ids, _rows, _hidden, _query, _attended, _normed, _gated, _squares, _last, _lastNormed, _logits, _embedded, .. (_ropes ?? []).Select(r => r.Frequencies)])
         {
             t.Buffer?.Dispose();
         }
     }
 
-    private Tensor Step(KvCache cache, Batch batch, int tokens, ReadOnlySpan<int> rows, long length)
+    private Tensor Step(KvCache cache, Batch batch, int tokens, ReadOnlySpan<int> rows, int embedded, long length)
     {
         foreach (RopeTable rope in _ropes)
         {
             rope.SetLength(length);
         }
 
-        bool graphs = _capturesGraphs && _stream.Observer is null && rows.Length == tokens && tokens <= MaxGraphTokens;
+        bool eachRow = embedded == 0 && IsEachRow(rows, tokens);
+        bool graphs = _capturesGraphs && _stream.Observer is null && eachRow && tokens <= MaxGraphTokens;
         int bucket = graphs ? Bucket(tokens) : tokens;
-        UploadRows(rows, tokens, bucket);
-        StepShape shape = new(cache, batch, bucket, graphs ? bucket : rows.Length);
+        UploadRows(rows, eachRow, bucket);
+        StepShape shape = new(cache, batch, bucket, graphs ? bucket : rows.Length, embedded);
         if (!_reserved.Contains(shape))
         {
             ReserveFor(shape);
@@ -145,11 +152,24 @@ internal sealed class Transformer : IDisposable
 
         if (!graphs)
         {
-            return Run(cache, batch, tokens, rows.Length);
+            return Run(cache, batch, tokens, rows.Length, embedded);
         }
 
         // The bucket's first step runs as its graphs will: what was reserved is for that many rows, and a library makes its plans now, which a capture does not allow.
-        return (Graph(shape) is { } graph ? graph.Launch() : Run(cache, batch, bucket, bucket)).Rows(0, tokens);
+        return (Graph(shape) is { } graph ? graph.Launch() : Run(cache, batch, bucket, bucket, 0)).Rows(0, tokens);
+    }
+
+    private static bool IsEachRow(ReadOnlySpan<int> rows, int tokens)
+    {
+        for (int i = 0; i < rows.Length; i++)
+        {
+            if (rows[i] != i)
+            {
+                return false;
+            }
+        }
+
+        return rows.Length == tokens;
     }
 
     // Tokens of the graph that takes so many: all numbers that one launch of few rows takes, then by eights and by 32.
@@ -162,19 +182,18 @@ internal sealed class Transformer : IDisposable
     // Lambdas stand in methods that a step of a known shape does not call: what they capture is allocated where a method begins.
     private void ReserveFor(StepShape shape)
     {
-        _stream.Reserve(_stream.Measure(() => Run(shape.Cache, shape.Batch, shape.Tokens, shape.Rows)));
+        _stream.Reserve(_stream.Measure(() => Run(shape.Cache, shape.Batch, shape.Tokens, shape.Rows, shape.Embedded)));
         _reserved.Add(shape);
     }
 
     // A step of one row of each token, as decode has, finds the rows of the step before.
-    private void UploadRows(ReadOnlySpan<int> rows, int tokens, int bucket)
+    private void UploadRows(ReadOnlySpan<int> rows, bool each, int bucket)
     {
-        if (rows.IsEmpty || (rows.Length == tokens && _eachRow >= bucket))
+        if (rows.IsEmpty || (each && _eachRow >= bucket))
         {
             return;
         }
 
-        bool each = rows.Length == tokens;
         _stream.Upload(_rows.Rows(0, each ? bucket : rows.Length), each ? [.. Enumerable.Range(0, bucket)] : rows);
         _eachRow = each ? bucket : 0;
     }
@@ -205,11 +224,11 @@ internal sealed class Transformer : IDisposable
     private StepGraph Record(StepShape shape)
     {
         Tensor logits = default;
-        ComputeGraph recorded = _stream.Capture(() => logits = Run(shape.Cache, shape.Batch, shape.Tokens, shape.Rows));
+        ComputeGraph recorded = _stream.Capture(() => logits = Run(shape.Cache, shape.Batch, shape.Tokens, shape.Rows, 0));
         return new StepGraph(recorded, logits, _stream.WorkspaceBytes);
     }
 
-    private Tensor Run(KvCache cache, Batch batch, int tokens, int rows)
+    private Tensor Run(KvCache cache, Batch batch, int tokens, int rows, int embedded)
     {
         ModelConfig c = _config;
         Tensor hidden = _hidden.Rows(0, tokens), normed = _normed.Rows(0, tokens);
@@ -291,9 +310,21 @@ internal sealed class Transformer : IDisposable
             return default;
         }
 
-        Tensor last = _last.Rows(0, rows), lastNormed = _lastNormed.Rows(0, rows), logits = _logits.Rows(0, rows);
+        Tensor last = _last.Rows(0, rows);
         _stream.Gather(hidden, _rows.Rows(0, rows), last);
-        _stream.RmsNorm(last, _weights.OutputNorm, c.NormEpsilon, lastNormed);
+        rows -= embedded;
+        if (embedded > 0)
+        {
+            _stream.RmsNorm(last.Rows(rows, embedded), _weights.OutputNorm, c.NormEpsilon, _embedded.Rows(0, embedded));
+        }
+
+        if (rows == 0)
+        {
+            return default;
+        }
+
+        Tensor lastNormed = _lastNormed.Rows(0, rows), logits = _logits.Rows(0, rows);
+        _stream.RmsNorm(last.Rows(0, rows), _weights.OutputNorm, c.NormEpsilon, lastNormed);
         _stream.Linear(lastNormed, _weights.Output.Weight, logits, _weights.Output.Bias, scale: c.LogitScale, softCap: c.LogitSoftCap);
         return logits;
     }
@@ -313,7 +344,7 @@ internal sealed class Transformer : IDisposable
     }
 
     // What a graph was captured for.
-    private readonly record struct StepShape(KvCache Cache, Batch Batch, int Tokens, int Rows);
+    private readonly record struct StepShape(KvCache Cache, Batch Batch, int Tokens, int Rows, int Embedded);
 
     private sealed record StepGraph(ComputeGraph Recorded, Tensor Logits, ulong WorkspaceBytes) : IDisposable
     {

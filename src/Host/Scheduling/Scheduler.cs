@@ -57,17 +57,15 @@ internal sealed class Scheduler
     /// <summary>How many have not ended.</summary>
     public int LiveCount => _live.Count;
 
+    /// <summary>Who has not ended.</summary>
+    public IReadOnlyCollection<Sequence> Live => _live.Values;
+
     /// <summary>Puts a sequence in the waiting line.</summary>
     /// <exception cref="RequestTooLargeException">It could never have all its tokens.</exception>
     /// <exception cref="ArgumentException">A live sequence has its id, or it was added before.</exception>
     public void Add(Sequence sequence)
     {
-        int pages = _pool.PagesFor(sequence.MaxLength);
-        if (sequence.MaxLength > _options.MaxLength || pages > _pool.PageCount)
-        {
-            throw new RequestTooLargeException(sequence.MaxLength, _options.MaxLength, pages, _pool.PageCount);
-        }
-
+        RequireFitting(sequence);
         if (sequence.Table is not null)
         {
             throw new ArgumentException($"sequence {sequence.Id} was added before: each request is a sequence of its own", nameof(sequence));
@@ -167,9 +165,13 @@ internal sealed class Scheduler
     /// Makes a second sequence of a running one, which shares all that it has: pages that are full for good, and the last one until either writes to it. Where as many run as may, it waits as if
     /// it had made room.
     /// </summary>
+    /// <param name="sequence">The one that runs.</param>
+    /// <param name="id">The second one's name.</param>
+    /// <param name="maxLength">Tokens that it may have; null: as many as the first.</param>
     /// <exception cref="ArgumentException">A live sequence has the id.</exception>
+    /// <exception cref="RequestTooLargeException">It could never have all its tokens.</exception>
     /// <exception cref="InvalidOperationException">The sequence does not run, or a step is under way.</exception>
-    public Sequence Fork(Sequence sequence, long id)
+    public Sequence Fork(Sequence sequence, long id, int? maxLength = null)
     {
         RequireNoStep("a sequence is forked");
         if (sequence.State != SequenceState.Running)
@@ -177,7 +179,8 @@ internal sealed class Scheduler
             throw new InvalidOperationException($"sequence {sequence.Id} is {sequence.State}, and only one that runs can be forked");
         }
 
-        Sequence fork = sequence.Fork(id);
+        Sequence fork = sequence.Fork(id, maxLength ?? sequence.MaxLength);
+        RequireFitting(fork);
         Enter(fork);
         if (_running.Count == _options.MaxSequences)
         {
@@ -341,6 +344,15 @@ internal sealed class Scheduler
         Leave(index);
         sequence.Drop();
         Enqueue(sequence, SequenceState.Preempted);
+    }
+
+    private void RequireFitting(Sequence sequence)
+    {
+        int pages = _pool.PagesFor(sequence.MaxLength);
+        if (sequence.MaxLength > _options.MaxLength || pages > _pool.PageCount)
+        {
+            throw new RequestTooLargeException(sequence.MaxLength, _options.MaxLength, pages, _pool.PageCount);
+        }
     }
 
     private void Enter(Sequence sequence)

@@ -1,18 +1,5 @@
 namespace Sluice.Scheduling;
 
-/// <summary>Who comes first, and who has to make room.</summary>
-internal enum SchedulingPolicy
-{
-    /// <summary>In order of arrival; the latest makes room.</summary>
-    Fcfs,
-
-    /// <summary>The lowest <see cref="Sequence.Priority"/> first, and by arrival within one; the highest, and of these the latest, makes room.</summary>
-    Priority,
-
-    /// <summary>Whose prompt's longest part is cached is admitted first, so that pages are used before they are evicted; the latest makes room.</summary>
-    LongestPrefixFirst,
-}
-
 /// <summary>What a step may hold, and by which rules it is filled.</summary>
 internal sealed record SchedulerOptions
 {
@@ -20,7 +7,7 @@ internal sealed record SchedulerOptions
     public static SchedulerOptions Latency { get; } = new() { TokenBudget = 512, MaxSequences = 32, ChunkSize = 256 };
 
     /// <summary>Many sequences and large chunks: a step is long, and reads the weights for many tokens. The numbers are guesses, to be measured on each device.</summary>
-    public static SchedulerOptions Throughput { get; } = new() { TokenBudget = 4096, MaxSequences = 256, ChunkSize = 2048 };
+    public static SchedulerOptions Throughput { get; } = new() { TokenBudget = 2048, MaxSequences = 128, ChunkSize = 512 };
 
     /// <summary>T: tokens of a step at most; no less than <see cref="MaxSequences"/>, so that each can decode in every step.</summary>
     public int TokenBudget { get; init; } = 2048;
@@ -52,11 +39,11 @@ internal sealed record SchedulerOptions
     /// <summary>Where keys depend on a sequence's final length: the class of a length in tokens. Lengths of one class share keys and a step. Null: all do.</summary>
     public Func<int, int>? LengthClass { get; init; }
 
-    /// <summary>Seconds to move a page to host memory, or back.</summary>
-    public double SecondsPerPageMoved { get; init; } = 20e-6;
+    /// <summary>Seconds to move a page to host memory, or back; whoever measures it may set it at any time.</summary>
+    public double SecondsPerPageMoved { get; set; } = 20e-6;
 
-    /// <summary>Seconds to compute a token of a prompt.</summary>
-    public double SecondsPerTokenComputed { get; init; } = 50e-6;
+    /// <summary>Seconds to compute a token of a prompt; likewise.</summary>
+    public double SecondsPerTokenComputed { get; set; } = 50e-6;
 
     /// <summary>Keys by which attention reduces, at whose multiples shared prefixes are cut: a multiple of the page size. Other than 256 for tests alone.</summary>
     public int PrefixChunk { get; init; } = 256;

@@ -88,6 +88,9 @@ internal sealed class Sequence
     /// <summary>Its pages; null until it is added to a scheduler.</summary>
     public PageTable Table { get; internal set; } = null!;
 
+    /// <summary>Whose it is, for whoever made it.</summary>
+    public object? Owner { get; set; }
+
     /// <summary>Where it is.</summary>
     public SequenceState State { get; internal set; }
 
@@ -143,9 +146,9 @@ internal sealed class Sequence
     }
 
     /// <summary>A sequence with the same tokens and pages, and a table of its own.</summary>
-    internal Sequence Fork(long id)
+    internal Sequence Fork(long id, int maxLength)
     {
-        Sequence fork = new(id, Tokens[..PromptLength], MaxLength, Priority, Salt) { RowsWanted = RowsWanted, CachedTokens = CachedTokens, Class = Class };
+        Sequence fork = new(id, Tokens[..PromptLength], maxLength, Priority, Salt) { RowsWanted = RowsWanted, CachedTokens = CachedTokens, Class = Class };
         fork._tokens = _tokens.AsSpan().ToArray();
         fork.Length = Length;
         fork.Prepare(Table.Pool);

@@ -1,0 +1,571 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using Sluice.Decoding;
+using Sluice.Interop;
+using Sluice.Paging;
+using Sluice.Scheduling;
+
+namespace Sluice;
+
+/// <summary>
+/// The engine's thread: takes what callers want, and makes steps for as long as there is something to compute. A step is schedule, plan, forward, choose, publish. All fields but
+/// the queue and the statistics are the thread's own; no lock is held across a native call.
+/// </summary>
+internal sealed class EngineLoop : IDisposable
+{
+    private const int MeasuredTokens = 64; // a step of so many tells what a token of a prompt costs
+
+    private readonly Engine _engine;
+    private readonly BlockPool _pool;
+    private readonly SchedulerOptions _options;
+    private readonly Scheduler _scheduler;
+    private readonly EngineStep _step;
+    private readonly ConcurrentQueue<(EngineCommand Command, object Work)> _queue = new();
+    private readonly SemaphoreSlim _wake = new(0);
+    private readonly TaskCompletionSource _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Lock _statisticsLock = new();
+
+    // Of a step: the rows that choose a token, with whose it is; those that are scored; those that are embedded.
+    private readonly int[] _rows;
+    private readonly Generation[] _choosing;
+    private readonly Chooser[] _choosers;
+    private readonly Sequence[] _choosingSequences;
+    private readonly Choice[] _choices;
+    private readonly (object Work, int Row, int Token, int Target)[] _scored;
+    private readonly (TextPass Pass, int Row)[] _embedded;
+    private readonly int[] _targets;
+    private readonly float[] _logProbs;
+    private float[] _states = [];
+    private int _choosingCount, _scoredCount, _embeddedCount;
+
+    private volatile bool _stopping, _aborting;
+    private long _ids, _steps, _promptTokens, _generatedTokens, _preemptions, _keysRead, _keysSaved;
+    private double _scheduleSeconds, _stepSeconds;
+    private EngineStatistics _statistics;
+
+    public EngineLoop(Engine engine, SchedulerOptions options, int pages, int swapPages, bool cascade)
+    {
+        (_engine, _options) = (engine, options);
+        int rows = options.Rows;
+        (_rows, _choosing, _choosers, _choosingSequences) = (new int[rows], new Generation[rows], new Chooser[rows], new Sequence[rows]);
+        (_choices, _scored, _embedded, _targets, _logProbs) = (new Choice[rows], new (object, int, int, int)[rows], new (TextPass, int)[rows], new int[rows], new float[rows]);
+        _pool = new BlockPool(pages, EngineStep.PageSize);
+        _step = new EngineStep(engine.Model, options, pages, swapPages, cascade);
+        try
+        {
+            _scheduler = new Scheduler(_pool, options, _step.Swap);
+            _step.Prepare(_scheduler.Plan, options, engine.Model.Config.VocabularySize);
+            if (_step.Swap is not null)
+            {
+                options.SecondsPerPageMoved = _step.MeasureSwap(pages);
+            }
+        }
+        catch
+        {
+            _step.Dispose();
+            throw;
+        }
+
+        UpdateStatistics();
+        new Thread(Run) { IsBackground = true, Name = "Sluice engine" }.Start();
+    }
+
+    /// <summary>Pages of the cache.</summary>
+    public int Pages => _pool.PageCount;
+
+    /// <summary>Ends when the thread has.</summary>
+    public Task Stopped => _stopped.Task;
+
+    /// <summary>Whether nothing new is taken.</summary>
+    public bool IsStopping => _stopping;
+
+    /// <summary>As the last step left them.</summary>
+    public EngineStatistics Statistics
+    {
+        get
+        {
+            lock (_statisticsLock)
+            {
+                return _statistics;
+            }
+        }
+    }
+
+    /// <summary>Leaves a wish for the thread. One that comes too late is answered by the last look at the queue.</summary>
+    public void Post(EngineCommand command, object work)
+    {
+        _queue.Enqueue((command, work));
+        if (_stopped.Task.IsCompleted)
+        {
+            RefuseQueued();
+        }
+        else
+        {
+            _wake.Release();
+        }
+    }
+
+    /// <summary>Takes no more, and ends: when all is done, or now.</summary>
+    public void Stop(bool abort)
+    {
+        _aborting |= abort;
+        _stopping = true;
+        _wake.Release();
+    }
+
+    /// <summary>Ends it by aborting, and waits for that.</summary>
+    public void Dispose()
+    {
+        Stop(abort: true);
+        Stopped.GetAwaiter().GetResult();
+    }
+
+    private void Run()
+    {
+        try
+        {
+            while (!_aborting)
+            {
+                TakeQueued();
+                if (_scheduler.LiveCount == 0)
+                {
+                    UpdateStatistics();
+                    if (_stopping)
+                    {
+                        break;
+                    }
+
+                    _wake.Wait();
+                    continue;
+                }
+
+                MakeStep();
+            }
+        }
+        catch (Exception e)
+        {
+            // Nothing of what callers do leads here: but if it happened, their requests end with it, and not the process.
+            EndAll(e);
+        }
+
+        _stopping = true;
+        EndAll(null);
+        UpdateStatistics();
+        _step.Dispose();
+        _stopped.SetResult();
+        RefuseQueued();
+    }
+
+    private void TakeQueued()
+    {
+        while (_queue.TryDequeue(out (EngineCommand Command, object Work) wish))
+        {
+            switch (wish)
+            {
+                case (EngineCommand.Start, Generation g): Begin(g); break;
+                case (EngineCommand.Start, TextPass p): Begin(p); break;
+                case (EngineCommand.Fork, Generation g): BeginFork(g); break;
+                case (_, Generation g): Abort(g, Cancelled()); break;
+                case (_, TextPass p): Abort(p); break;
+            }
+        }
+    }
+
+    private void Begin(Generation g)
+    {
+        if (g.Completion.IsCompleted)
+        {
+            PromoteSibling(g); // it was aborted before it began
+            return;
+        }
+
+        int most = (int)Math.Min(int.MaxValue, (long)g.Prompt.Length + g.MaxTokens);
+        int? firstRow = g.Options.PromptLogProbs && g.Leader is null ? 0 : null;
+        g.Sequence = new Sequence(_ids++, g.Prompt, most, g.Options.Priority, _engine.SaltOf(g.Options.Tenant), firstRow) { Owner = g };
+        if (firstRow is not null)
+        {
+            g.PromptLogProbs = new float[g.Prompt.Length - 1];
+        }
+
+        g.Leader = null;
+        _promptTokens += g.Prompt.Length;
+        Add(g.Sequence, g);
+    }
+
+    private void Begin(TextPass p)
+    {
+        if (p.Result.IsCompleted)
+        {
+            return;
+        }
+
+        p.Sequence = new Sequence(_ids++, p.Computed, p.Computed.Length, p.Options.Priority, _engine.SaltOf(p.Options.Tenant), p.FirstRow) { Owner = p };
+        _promptTokens += p.Computed.Length;
+        Add(p.Sequence, p);
+    }
+
+    private void Add(Sequence sequence, object work)
+    {
+        try
+        {
+            _scheduler.Add(sequence);
+        }
+        catch (ArgumentException e)
+        {
+            Fail(work, e);
+        }
+    }
+
+    // The fork takes all that its parent has now, and what is computed of it where the parent runs.
+    private void BeginFork(Generation g)
+    {
+        Generation parent = g.Leader!;
+        g.Leader = null;
+        if (g.Completion.IsCompleted)
+        {
+            return;
+        }
+
+        ReadOnlySpan<int> tokens = parent.Sequence is { } known ? known.Tokens : parent.Prompt;
+        g.Prompt = tokens.ToArray();
+        int context = Math.Min(_engine.ContextLength, _pool.PageCount * EngineStep.PageSize);
+        long most = (long)tokens.Length + (g.Parameters.MaxTokens ?? Math.Max(1, context - tokens.Length));
+        if (most > context)
+        {
+            Fail(g, new RequestTooLargeException((int)Math.Min(most, int.MaxValue), _engine.ContextLength, _pool.PagesFor((int)Math.Min(most, int.MaxValue)), _pool.PageCount));
+            return;
+        }
+
+        g.MaxTokens = (int)most - tokens.Length;
+        if (g.MaxTokens == 0)
+        {
+            End(g, null);
+            return;
+        }
+
+        if (parent.Sequence is { State: SequenceState.Running } running)
+        {
+            g.Sequence = _scheduler.Fork(running, _ids++, (int)most);
+            g.Sequence.Owner = g;
+            g.CachedPromptTokens = g.Sequence.Computed;
+            return;
+        }
+
+        g.Sequence = new Sequence(_ids++, tokens, (int)most, g.Options.Priority, _engine.SaltOf(g.Options.Tenant)) { Owner = g };
+        Add(g.Sequence, g);
+    }
+
+    private void Abort(Generation g, Exception? error)
+    {
+        if (g.Completion.IsCompleted)
+        {
+            return;
+        }
+
+        if (g.Leader is { } leader)
+        {
+            leader.Siblings.Remove(g);
+        }
+
+        End(g, error);
+    }
+
+    private void Abort(TextPass p)
+    {
+        if (!p.Result.IsCompleted)
+        {
+            Release(p.Sequence);
+            p.Cancel();
+        }
+    }
+
+    private void MakeStep()
+    {
+        long start = Stopwatch.GetTimestamp();
+        try
+        {
+            StepPlan plan = _scheduler.Schedule();
+            if (plan.Count == 0)
+            {
+                // Whoever lives can run, so this is nobody's doing; but to turn in circles would be worse.
+                throw new InvalidOperationException($"{_scheduler.LiveCount:N0} requests live, and none of them can go on");
+            }
+
+            CollectRows(plan);
+            _scheduleSeconds += Stopwatch.GetElapsedTime(start).TotalSeconds;
+            Compute(plan);
+            _scheduler.Commit();
+            Publish(plan);
+            Count(plan, Stopwatch.GetElapsedTime(start).TotalSeconds);
+        }
+        catch (Exception e)
+        {
+            // What was half computed is nobody's. Those that ran are told; who waits may find the device well again.
+            List<object> running = [.. _scheduler.Running.Select(s => s.Owner!)];
+            _scheduler.Abandon();
+            foreach (object work in running)
+            {
+                Fail(work, e);
+            }
+        }
+
+        UpdateStatistics();
+    }
+
+    // Which rows of the plan are whose: first those that choose, then those that are scored, then those that are embedded.
+    private void CollectRows(StepPlan plan)
+    {
+        (_choosingCount, _scoredCount, _embeddedCount) = (0, 0, 0);
+        ReadOnlySpan<int> rows = plan.Rows, owners = plan.RowSequences, indptr = plan.QueryIndptr;
+        for (int r = 0; r < rows.Length; r++)
+        {
+            Sequence sequence = plan.Sequences[owners[r]];
+            int token = sequence.Computed + rows[r] - indptr[owners[r]];
+            switch (sequence.Owner)
+            {
+                case Generation g when token == sequence.Length - 1: Choose(g, sequence, rows[r]); break;
+                case Generation g: _scored[_scoredCount++] = (g, rows[r], token, sequence.Tokens[token + 1]); break;
+                case TextPass { Pooling: null } p: _scored[_scoredCount++] = (p, rows[r], token, p.Tokens[token + 1]); break;
+                case TextPass p: _embedded[_embeddedCount++] = (p, rows[r]); break;
+            }
+        }
+
+        // Siblings choose their first token from the row of their leader, each by its own seed; those for which there is no room begin by themselves.
+        for (int i = 0, leaders = _choosingCount; i < leaders; i++)
+        {
+            foreach (Generation sibling in _choosing[i].Siblings)
+            {
+                if (_choosingCount + _scoredCount + _embeddedCount < _rows.Length)
+                {
+                    Choose(sibling, _choosingSequences[i], _rows[i]);
+                }
+            }
+        }
+
+        int at = _choosingCount;
+        foreach ((_, int row, _, int target) in _scored.AsSpan(0, _scoredCount))
+        {
+            _targets[at - _choosingCount] = target;
+            _rows[at++] = row;
+        }
+
+        foreach ((_, int row) in _embedded.AsSpan(0, _embeddedCount))
+        {
+            _rows[at++] = row;
+        }
+    }
+
+    private void Choose(Generation g, Sequence sequence, int row)
+    {
+        (_choosing[_choosingCount], _choosers[_choosingCount], _choosingSequences[_choosingCount], _rows[_choosingCount]) = (g, g.Chooser, sequence, row);
+        _choosingCount++;
+    }
+
+    private void Compute(StepPlan plan)
+    {
+        Tensor logits = _step.Run(plan, _rows.AsSpan(0, _choosingCount + _scoredCount + _embeddedCount), _embeddedCount);
+        if (_choosingCount > 0)
+        {
+            _step.Sampler.Choose(
+                logits.Rows(0, _choosingCount), _choosers.AsSpan(0, _choosingCount), _choosingSequences.AsSpan(0, _choosingCount), _choices.AsSpan(0, _choosingCount));
+        }
+
+        if (_scoredCount > 0)
+        {
+            _step.Sampler.Score(logits.Rows(_choosingCount, _scoredCount), _targets.AsSpan(0, _scoredCount), _logProbs.AsSpan(0, _scoredCount));
+        }
+
+        int hidden = _engine.Model.Config.HiddenSize;
+        if (_embeddedCount > 0)
+        {
+            if (_states.Length < _embeddedCount * hidden)
+            {
+                _states = new float[_embeddedCount * hidden];
+            }
+
+            _step.ReadEmbedded(_embeddedCount, _states.AsSpan(0, _embeddedCount * hidden));
+        }
+
+        if (_choosingCount + _scoredCount + _embeddedCount == 0)
+        {
+            _step.Synchronize(); // a step that failed must not be taken for computed
+        }
+
+        // From here on nothing fails, so all of the step counts.
+        for (int i = 0; i < _scoredCount; i++)
+        {
+            (object work, _, int token, _) = _scored[i];
+            if (work is Generation g)
+            {
+                g.PromptLogProbs![token] = _logProbs[i];
+            }
+            else
+            {
+                ((TextPass)work).Score(token, _logProbs[i]);
+            }
+        }
+
+        for (int i = 0; i < _embeddedCount; i++)
+        {
+            _embedded[i].Pass.Add(_states.AsSpan(i * hidden, hidden));
+        }
+    }
+
+    private void Publish(StepPlan plan)
+    {
+        foreach (Sequence sequence in plan.Sequences)
+        {
+            if (sequence.Owner is Generation g)
+            {
+                g.Times.Admitted();
+                (g.CachedPromptTokens, g.Preemptions) = (Math.Max(g.CachedPromptTokens, sequence.CachedTokens), sequence.Preemptions);
+            }
+            else if (sequence is { Owner: TextPass p } && sequence.Computed == sequence.Length)
+            {
+                Release(sequence);
+                p.Complete();
+            }
+        }
+
+        // Siblings leave their leader before its own token makes the two different.
+        for (int i = 0; i < _choosingCount; i++)
+        {
+            Generation g = _choosing[i];
+            if (g.Leader is { } leader && leader.Sequence is { State: SequenceState.Running } first)
+            {
+                leader.Siblings.Remove(g);
+                g.Leader = null;
+                g.Sequence = _scheduler.Fork(first, _ids++, first.MaxLength);
+                g.Sequence.Owner = g;
+                g.Times.Admitted();
+                g.CachedPromptTokens = g.Prompt.Length;
+                _promptTokens += g.Prompt.Length;
+            }
+        }
+
+        for (int i = 0; i < _choosingCount; i++)
+        {
+            Generation g = _choosing[i];
+            PromoteSibling(g); // who found no row
+            if (_choices[i].Id < 0)
+            {
+                Fail(g, Choice.Impossible(_choices[i].Logit, _engine.Model.ActivationType));
+                continue;
+            }
+
+            _generatedTokens++;
+            g.Sequence!.Append(_choices[i].Id);
+            if (g.Publish(_choices[i]))
+            {
+                End(g, null);
+            }
+        }
+    }
+
+    // Siblings that cannot begin with their leader: the first of them becomes the others'.
+    private void PromoteSibling(Generation g)
+    {
+        if (g.Siblings.Count == 0)
+        {
+            return;
+        }
+
+        Generation next = g.Siblings[0];
+        next.Siblings.AddRange(g.Siblings.Skip(1));
+        g.Siblings.Clear();
+        foreach (Generation other in next.Siblings)
+        {
+            other.Leader = next;
+        }
+
+        Begin(next);
+    }
+
+    private void Fail(object work, Exception error)
+    {
+        if (work is Generation g)
+        {
+            End(g, error);
+            return;
+        }
+
+        TextPass p = (TextPass)work;
+        Release(p.Sequence);
+        p.Fail(error);
+    }
+
+    private void End(Generation g, Exception? error)
+    {
+        Release(g.Sequence);
+        _engine.End(g, error);
+        PromoteSibling(g);
+    }
+
+    private void Release(Sequence? sequence)
+    {
+        // One that was never added has no table.
+        if (sequence is { Table: not null })
+        {
+            _scheduler.Finish(sequence);
+        }
+    }
+
+    private void EndAll(Exception? error)
+    {
+        error ??= Cancelled();
+        foreach (Sequence sequence in _scheduler.Live.ToArray())
+        {
+            Fail(sequence.Owner!, error);
+        }
+
+        RefuseQueued();
+    }
+
+    private void RefuseQueued()
+    {
+        while (_queue.TryDequeue(out (EngineCommand Command, object Work) wish))
+        {
+            if (wish.Work is TextPass p)
+            {
+                p.Cancel();
+            }
+            else if (wish is (EngineCommand.Start or EngineCommand.Fork, Generation g))
+            {
+                foreach (Generation own in g.Siblings.Prepend(g).Where(o => !o.Completion.IsCompleted).ToArray())
+                {
+                    _engine.End(own, Cancelled());
+                }
+            }
+        }
+    }
+
+    private OperationCanceledException Cancelled() => new(_stopping ? "the engine was stopped before the request ended" : "the request was aborted");
+
+    private void Count(StepPlan plan, double seconds)
+    {
+        BatchInfo info = _step.ReadInfo();
+        _steps++;
+        _stepSeconds += seconds;
+        _preemptions += plan.Statistics.Preempted;
+        _keysRead += info.KeysShared;
+        _keysSaved += info.Keys - info.KeysShared;
+        if (plan.TokenCount >= MeasuredTokens)
+        {
+            double each = seconds / plan.TokenCount, before = _options.SecondsPerTokenComputed;
+            _options.SecondsPerTokenComputed = before + (0.1 * (each - before));
+        }
+
+        EngineMetrics.CountStep(_engine, plan, info, _choosingCount);
+    }
+
+    private void UpdateStatistics()
+    {
+        EngineStatistics now = new(
+            _scheduler.Running.Count, _scheduler.WaitingCount, _pool.PageCount, _pool.FreeCount, _pool.AvailableCount - _pool.FreeCount, _steps, _promptTokens,
+            _scheduler.Cache.HitTokens, _generatedTokens, _preemptions, _keysRead, _keysSaved, _scheduleSeconds, _stepSeconds);
+        lock (_statisticsLock)
+        {
+            _statistics = now;
+        }
+    }
+}

@@ -41,7 +41,7 @@ public sealed class EngineEndTests : IAsyncLifetime
     [Fact]
     public async Task What_was_asked_for_before_a_drain_ends_by_itself()
     {
-        for (int i = 0; i < 400; i++)
+        for (int i = 0; i < 150; i++)
         {
             Engine engine = _model.CreateEngine(new EngineOptions { MaxSequences = 2, TokenBudget = 8, CacheTokens = 128 });
             Generation before = engine.Start(_prompt.AsMemory(0, 2), new SamplingParameters { MaxTokens = 1 });

@@ -2,7 +2,7 @@
 # Native code wants clang-cl or g++ on the PATH (the sources use GCC's builtins), CMake and Ninja.
 [CmdletBinding()]
 param(
-    [Parameter(Position = 0)][ValidateSet('build', 'demo', 'test', 'bench', 'fmt', 'bindings', 'pack', 'publish', 'gpu-bundle', 'sanitize', 'nvcc', 'help')]
+    [Parameter(Position = 0)][ValidateSet('build', 'demo', 'test', 'bench', 'soak', 'fmt', 'bindings', 'pack', 'publish', 'gpu-bundle', 'sanitize', 'nvcc', 'help')]
     [string]$Verb = 'build',
     [ValidateSet('auto', 'on', 'off')][string]$Cuda = '',
     [switch]$Install,
@@ -79,6 +79,7 @@ switch ($Verb) {
         exit $code
     }
     'bench' { Build-Native release @(Get-SimtOption); Build-Managed 'perf/Sluice.Perf.csproj'; Invoke-Checked "$artifacts/dotnet/bin/Sluice.Perf/release/Sluice.Perf.exe" $Rest }
+    'soak' { Build-Native release @(Get-SimtOption); Build-Managed 'perf/Sluice.Perf.csproj'; Invoke-Checked "$artifacts/dotnet/bin/Sluice.Perf/release/Sluice.Perf.exe" (@('soak') + $Rest) }
     'fmt' { Invoke-Checked dotnet @('format', 'Sluice.slnx') }
     'bindings' {
         Assert-Tool clang 'winget install LLVM.LLVM'
@@ -89,12 +90,19 @@ switch ($Verb) {
         foreach ($project in 'src/Interop/Sluice.Interop.csproj', 'src/Host/Sluice.csproj') {
             Invoke-Checked dotnet @('pack', $project, '-c', 'Release', '-o', "$artifacts/packages", "-p:SluiceNative=$artifacts/native/package/sluice.dll")
         }
+        # What build.sh asks the server is not asked here.
+        foreach ($sample in 'Embed', 'Serve') {
+            $folder = "$artifacts/$($sample.ToLowerInvariant())"
+            if (Test-Path $folder) { Remove-Item $folder -Recurse -Force }
+            Invoke-Checked dotnet @('publish', "samples/$sample/$sample.csproj", '-c', 'Release', '-v', 'quiet', "-p:RestorePackagesPath=$folder/packages", '-o', "$folder/bin")
+        }
+        Invoke-Checked "$artifacts/embed/bin/Embed.exe" @($(if ($env:SLUICE_DEMO_MODEL) { $env:SLUICE_DEMO_MODEL } else { 'models/tales' }))
     }
     'publish' {
         Build-Native package @()
         Invoke-Checked dotnet @('publish', 'src/Console/Sluice.Console.csproj', '-c', 'Release', '-r', 'win-x64', '--self-contained', '-p:PublishTrimmed=true', '-p:PublishSingleFile=true',
             "-p:SluiceNative=$artifacts/native/package/sluice.dll", '-o', "$artifacts/publish/files")
     }
-    'help' { Get-Content "$PSScriptRoot/build.sh" | Select-Object -Skip 7 -First 24 }
+    'help' { Get-Content "$PSScriptRoot/build.sh" | Select-Object -Skip 7 -First 25 }
     default { throw "$Verb is done on Linux: ./build.sh $Verb" }
 }

@@ -14,9 +14,10 @@ usage: ./build.sh [VERB] [OPTIONS]
               --counts instead: what every op moves and what every kernel takes, printed and kept in perf/COUNTS.md
   bench       benchmarks of ops and of P/Invoke (arguments after -- go to BenchmarkDotNet)
               cpu [--help]: whole models on the CPU, beside other engines where --llama-bench PATH names them
+  soak        engines under a random load: --seconds N (60), --model PATH (models/tales); fails where anything leaks, hangs or differs
   fmt         format C++ and C#
   bindings    write the generated bindings anew from native/include/sluice.h
-  pack        NuGet packages in artifacts/packages; restores and runs samples/Embed from them
+  pack        NuGet packages in artifacts/packages; restores and runs samples/Embed and samples/Serve from them
   publish     one self-contained, trimmed file: artifacts/publish/sluice
   gpu-bundle  one archive that builds, tests and measures on a GPU machine without .NET
   sanitize    the kernel cases and native tests under ASan + UBSan and TSan
@@ -39,6 +40,7 @@ while [[ $# -gt 0 ]]; do
     --cuda) [[ ${2:-} =~ ^(auto|on|off)$ ]] || { echo "build.sh: --cuda wants auto, on or off" >&2; exit 2; }; cuda=$2; shift 2 ;;
     --install) install=yes; shift ;;
     --counts) counts=yes; shift ;;
+    --seconds|--model|--seed) [[ $verb == soak ]] || { echo "build.sh: only soak knows '$1'" >&2; exit 2; }; rest=("$@"); break ;;
     cpu) [[ $verb == bench ]] || { echo "build.sh: only bench knows '$1'" >&2; exit 2; }; rest=("$@"); break ;;
     -h|--help) usage; exit 0 ;;
     --) shift; rest=("$@"); break ;;
@@ -69,6 +71,7 @@ packages() {  # packages REQUIRED|WANTED CHECK PACKAGE WHY
     echo "build.sh: note: $4 is missing, what needs it is left out: apt-get install --no-install-recommends $3   (or run: ./build.sh $verb --install)" >&2
   fi
 }
+has_curl() { have curl; }
 has_aarch64() { have aarch64-linux-gnu-g++; }
 has_qemu() { have qemu-aarch64; }
 has_mingw() { have x86_64-w64-mingw32-g++-posix; }
@@ -208,6 +211,60 @@ cases() {
   SLUICE_CASE_DIR=$artifacts/cases "$artifacts/dotnet/bin/Sluice.Tests/release/Sluice.Tests" -method '*Cases_can_be_written*' >/dev/null
 }
 
+# The server that the packages made: many clients at once, one that leaves early, requests that can never run, and an end in good order.
+serve_check() {  # serve_check PROGRAM MODEL
+  local log=$artifacts/serve/log url= pid i
+  "$1" "$2" --urls http://127.0.0.1:0 >"$log" 2>&1 & pid=$!
+  serve_fail() { echo "build.sh: samples/Serve: $*" >&2; tail -n 20 "$log" >&2; kill "$pid" 2>/dev/null || true; exit 1; }
+  for ((i = 0; i < 600; i++)); do
+    url=$(sed -n 's/.*Now listening on: //p' "$log")
+    [[ -z $url ]] && kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  [[ -n $url ]] || serve_fail "does not listen"
+  generate() { curl -sN --max-time 120 -H 'Content-Type: application/json' -d "$1" "${@:2}" "$url/generate"; }
+  counted() { curl -s --max-time 20 "$url/stats" | sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p"; }
+  events() { grep -c '^data: {"id":' || true; }
+  settled() {  # nobody runs, and no page is held
+    for ((i = 0; i < 200; i++)); do
+      [[ $(counted running) == 0 && $(counted waiting) == 0 && $(($(counted free_pages) + $(counted cached_pages))) == $(counted pages) ]] && return
+      sleep 0.1
+    done
+    serve_fail "pages are still held: $(curl -s "$url/stats")"
+  }
+
+  # Three at once, each by its own seed: what they get together they get alone.
+  local ask='{"prompt":"Once upon a time","max_tokens":40,"temperature":0.8,"seed":%d}' seed clients=()
+  for seed in 1 2 3; do generate "$(printf "$ask" $seed)" >"$artifacts/serve/answer-$seed" & clients+=($!); done
+  wait "${clients[@]}" || serve_fail "a client got no answer"
+  for seed in 1 2 3; do
+    [[ $(events <"$artifacts/serve/answer-$seed") -gt 1 ]] || serve_fail "an answer is no stream of tokens: $(head -c 300 "$artifacts/serve/answer-$seed")"
+    generate "$(printf "$ask" $seed)" | cmp - "$artifacts/serve/answer-$seed" || serve_fail "seed $seed gets another answer among others than alone"
+  done
+  settled
+
+  # Who leaves ends his request. A small model may be done before it hears of that, so there are tries.
+  local tries long='{"prompt":"Once upon a time","temperature":0.8,"seed":5}' whole before some=
+  whole=$(generate "$long" | events)
+  for ((tries = 0; tries < 20; tries++)); do
+    before=$(counted generated_tokens)
+    { generate "$long" || true; } | head -n 1 >/dev/null || true
+    settled
+    some=$(($(counted generated_tokens) - before))
+    [[ $some -ge $whole ]] || break
+  done
+  [[ $some -lt $whole ]] || serve_fail "a client that left after one of $whole tokens had $some made"
+
+  local refused
+  refused=$(generate '{"prompt":"Once","temperature":-1}' -w ' %{http_code}')
+  [[ $refused == '{"error":"Temperature is -1'*' 400' ]] || serve_fail "a temperature below zero gets: $refused"
+  refused=$(generate '{"prompt":"Once","max_tokens":100000000}' -w ' %{http_code}')
+  [[ $refused == '{"error":"'*'tokens are wanted'*' 400' ]] || serve_fail "100,000,000 tokens get: $refused"
+  kill -TERM "$pid"
+  wait "$pid" || serve_fail "ended with code $?"
+  echo "samples/Serve: three clients at once got what they get alone; one that left after a token had $some of $whole made; bad requests were refused"
+}
+
 # perf/COUNTS.md: the counts of the cases in tests/Kernels/CountedCases.cs, then what nvcc said, where it has been asked; what an
 # earlier one said stays otherwise.
 counts_table() {
@@ -288,6 +345,12 @@ case $verb in
     managed perf/Sluice.Perf.csproj
     "$artifacts/dotnet/bin/Sluice.Perf/release/Sluice.Perf" "${rest[@]}"
     ;;
+  soak)
+    require_tools
+    [[ -f $artifacts/native/release/libsluice.so ]] || release off
+    managed perf/Sluice.Perf.csproj
+    "$artifacts/dotnet/bin/Sluice.Perf/release/Sluice.Perf" soak "${rest[@]}"
+    ;;
   fmt)
     git ls-files 'native/*.h' 'native/*.c' 'native/*.cpp' 'native/*.cu' 'native/*.cuh' | grep -v '^native/include/' | xargs clang-format -i
     dotnet format Sluice.slnx
@@ -310,6 +373,10 @@ case $verb in
     rm -rf "$artifacts/embed"
     dotnet publish samples/Embed/Embed.csproj -c $configuration -v quiet -clp:NoSummary "-p:RestorePackagesPath=$artifacts/embed/packages" -o "$artifacts/embed/bin" >&2
     "$artifacts/embed/bin/Embed" "${SLUICE_DEMO_MODEL:-models/tales}"
+    rm -rf "$artifacts/serve"
+    dotnet publish samples/Serve/Serve.csproj -c $configuration -v quiet -clp:NoSummary "-p:RestorePackagesPath=$artifacts/serve/packages" -o "$artifacts/serve/bin" >&2
+    packages WANTED has_curl curl "curl (to ask the server that samples/Serve is)"
+    if have curl; then serve_check "$artifacts/serve/bin/Serve" "${SLUICE_DEMO_MODEL:-models/tales}"; fi
     ;;
   publish)
     require_tools

@@ -1,8 +1,8 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using System.Security.Cryptography;
-using System.Text;
 using Sluice.Decoding;
 using Sluice.Models;
 using Sluice.Scheduling;
@@ -93,21 +93,16 @@ public sealed class Engine : IAsyncDisposable, IDisposable
     public IReadOnlyList<Generation> Start(ReadOnlyMemory<int> prompt, int samples, SamplingParameters? parameters = null, RequestOptions? options = null)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(samples, 1);
-        Check(prompt.Span, parameters ??= new SamplingParameters(), out int most);
+        int[] tokens = prompt.ToArray();
+        Check(tokens, parameters = Own(parameters), out int most);
         options ??= new RequestOptions();
         ulong seed = parameters.Seed ?? (ulong)Random.Shared.NextInt64();
         Generation[] all = new Generation[samples];
-        int[] tokens = prompt.ToArray();
         try
         {
             for (int i = 0; i < samples; i++)
             {
                 all[i] = Enter(tokens, tokens.Length, most, parameters, unchecked(seed + (ulong)i), options, i == 0 || options.Id is null ? options.Id : $"{options.Id}/{i}");
-                if (i > 0)
-                {
-                    all[i].Leader = all[0];
-                    all[0].Siblings.Add(all[i]);
-                }
             }
         }
         catch
@@ -135,7 +130,7 @@ public sealed class Engine : IAsyncDisposable, IDisposable
             g.Activity = EngineMetrics.Begin(g);
         }
 
-        Post(EngineCommand.Start, all[0]);
+        _loop.Post(EngineCommand.Start, all);
         return all;
     }
 
@@ -146,9 +141,10 @@ public sealed class Engine : IAsyncDisposable, IDisposable
     /// <inheritdoc cref="GenerateAsync(ReadOnlyMemory{int}, SamplingParameters, RequestOptions, CancellationToken)"/>
     public Task<float[]> ScoreAsync(ReadOnlyMemory<int> tokens, RequestOptions? options = null, CancellationToken cancellationToken = default)
     {
-        CheckText(tokens.Span);
-        return tokens.Length == 1 ? Task.FromResult(Array.Empty<float>())
-            : Read(new TextPass(tokens.ToArray(), null, normalize: false, Model.Config.HiddenSize, options ?? new RequestOptions()), cancellationToken);
+        int[] own = tokens.ToArray();
+        CheckText(own);
+        return own.Length == 1 ? Task.FromResult(Array.Empty<float>())
+            : Read(new TextPass(own, null, normalize: false, Model.Config.HiddenSize, options ?? new RequestOptions(), cancellationToken));
     }
 
     /// <summary>A text as a vector [C]: the states behind its tokens, after the model's last norm, pooled. Models that were not made for it give vectors too.</summary>
@@ -160,8 +156,9 @@ public sealed class Engine : IAsyncDisposable, IDisposable
     /// <inheritdoc cref="GenerateAsync(ReadOnlyMemory{int}, SamplingParameters, RequestOptions, CancellationToken)"/>
     public Task<float[]> EmbedAsync(ReadOnlyMemory<int> tokens, Pooling pooling = Pooling.Mean, bool normalize = true, RequestOptions? options = null, CancellationToken cancellationToken = default)
     {
-        CheckText(tokens.Span);
-        return Read(new TextPass(tokens.ToArray(), pooling, normalize, Model.Config.HiddenSize, options ?? new RequestOptions()), cancellationToken);
+        int[] own = tokens.ToArray();
+        CheckText(own);
+        return Read(new TextPass(own, pooling, normalize, Model.Config.HiddenSize, options ?? new RequestOptions(), cancellationToken));
     }
 
     /// <summary>Ends the live request of a name; false: there is none.</summary>
@@ -195,7 +192,7 @@ public sealed class Engine : IAsyncDisposable, IDisposable
 
     internal Generation Fork(Generation parent, SamplingParameters? parameters, string? id)
     {
-        SamplingParameters p = parameters ?? parent.Parameters with { Seed = unchecked(parent.Chooser.Seed + (ulong)Random.Shared.NextInt64()) };
+        SamplingParameters p = parameters is not null ? Own(parameters) : parent.Parameters with { Seed = unchecked(parent.Chooser.Seed + (ulong)Random.Shared.NextInt64()) };
         p.Validate(Model.Config.VocabularySize);
         // How long the parent is will be known when the engine comes to it: what it may still hold then is looked at there.
         Generation fork = Enter(parent.Prompt, parent.Chooser.PromptLength, p.MaxTokens ?? _mostTokens, p, p.Seed ?? (ulong)Random.Shared.NextInt64(), parent.Options, id);
@@ -205,17 +202,28 @@ public sealed class Engine : IAsyncDisposable, IDisposable
         return fork;
     }
 
-    /// <summary>Takes a request from the books: whatever became of it.</summary>
+    /// <summary>Takes a request from the books, whatever became of it. It ends once.</summary>
     internal void End(Generation generation, Exception? error)
     {
-        _live.TryRemove(new KeyValuePair<string, Generation>(generation.Id, generation));
-        EngineMetrics.End(generation, error);
-        generation.Complete(error);
+        if (_live.TryRemove(new KeyValuePair<string, Generation>(generation.Id, generation)))
+        {
+            EngineMetrics.End(generation, error);
+            generation.Complete(error);
+        }
+    }
+
+    /// <summary>Ends all requests, begun or not.</summary>
+    internal void EndAll(Exception error)
+    {
+        foreach (Generation generation in _live.Values)
+        {
+            End(generation, error);
+        }
     }
 
     /// <summary>Sharing is for those of one salt.</summary>
     internal ulong SaltOf(string? tenant) =>
-        tenant is null ? 0 : BitConverter.ToUInt64(HMACSHA256.HashData(_saltKey, Encoding.UTF8.GetBytes(tenant))) | 1;
+        tenant is null ? 0 : BitConverter.ToUInt64(HMACSHA256.HashData(_saltKey, MemoryMarshal.AsBytes(tenant.AsSpan()))) | 1; // the name's own units: UTF-8 makes one of many that are no text
 
     private async IAsyncEnumerable<GeneratedToken> Run(ReadOnlyMemory<int> prompt, SamplingParameters parameters, RequestOptions? options, [EnumeratorCancellation] CancellationToken cancellation)
     {
@@ -226,8 +234,9 @@ public sealed class Engine : IAsyncDisposable, IDisposable
         }
     }
 
-    private async Task<float[]> Read(TextPass pass, CancellationToken cancellation)
+    private async Task<float[]> Read(TextPass pass)
     {
+        CancellationToken cancellation = pass.Cancellation;
         cancellation.ThrowIfCancellationRequested();
         _loop.Post(EngineCommand.Start, pass);
         using (cancellation.UnsafeRegister(static state => (((EngineLoop, TextPass))state!).Item1.Post(EngineCommand.Abort, (((EngineLoop, TextPass))state).Item2), (_loop, pass)))
@@ -252,6 +261,10 @@ public sealed class Engine : IAsyncDisposable, IDisposable
 
         return generation;
     }
+
+    // The engine reads them at every step: what a caller does to lists that are the caller's must not reach it. (Nulls are refused by the check that follows.)
+    private static SamplingParameters Own(SamplingParameters? p) => p is null ? new SamplingParameters()
+        : p with { LogitBias = p.LogitBias is { } bias ? new Dictionary<int, float>(bias) : null!, Stop = p.Stop is { } stops ? [.. stops] : null! };
 
     private void Check(ReadOnlySpan<int> prompt, SamplingParameters parameters, out int maxTokens)
     {

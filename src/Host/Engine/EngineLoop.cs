@@ -68,7 +68,7 @@ internal sealed class EngineLoop : IDisposable
         }
 
         UpdateStatistics();
-        new Thread(Run) { IsBackground = true, Name = "Sluice engine" }.Start();
+        new Thread(Run) { IsBackground = true, Name = "Sluice engine" }.UnsafeStart(); // without its maker's context, which would live as long
     }
 
     /// <summary>Pages of the cache.</summary>
@@ -119,7 +119,11 @@ internal sealed class EngineLoop : IDisposable
     /// <summary>Takes no more, and ends: when all is done, or now.</summary>
     public void Stop(bool abort)
     {
-        _aborting |= abort;
+        if (abort)
+        {
+            _aborting = true; // written alone: a draining stop beside it takes nothing back
+        }
+
         _stopping = true;
         _wake.Release();
     }
@@ -138,11 +142,17 @@ internal sealed class EngineLoop : IDisposable
         {
             while (!_aborting)
             {
+                while (_wake.CurrentCount > 0)
+                {
+                    _wake.Wait(0); // what it called for is looked at now
+                }
+
+                bool stopping = _stopping; // looked at first: what was posted before the stop is in the queue then
                 TakeQueued();
                 if (_scheduler.LiveCount == 0)
                 {
                     UpdateStatistics();
-                    if (_stopping)
+                    if (stopping)
                     {
                         break;
                     }
@@ -161,8 +171,16 @@ internal sealed class EngineLoop : IDisposable
         }
 
         (_stopping, _aborting, _fault) = (true, true, fault);
-        EndAll(fault ?? Cancelled());
-        _step.Dispose();
+        try
+        {
+            EndAll(fault ?? Cancelled());
+            _step.Dispose();
+        }
+        catch (Exception e)
+        {
+            _fault ??= e;
+        }
+
         _stopped.SetResult();
         RefuseQueued();
     }
@@ -173,13 +191,28 @@ internal sealed class EngineLoop : IDisposable
         {
             switch (wish)
             {
-                case (EngineCommand.Start, Generation g): Begin(g); break;
+                case (EngineCommand.Start, Generation[] samples): Begin(samples); break;
                 case (EngineCommand.Start, TextPass p): Begin(p); break;
                 case (EngineCommand.Fork, Generation g): BeginFork(g); break;
                 case (_, Generation g): Abort(g, Cancelled()); break;
                 case (_, TextPass p): Abort(p); break;
             }
         }
+    }
+
+    // Who belongs together is told here, where nobody has a hand in it: a sample may have been aborted by name before its start.
+    private void Begin(Generation[] samples)
+    {
+        foreach (Generation sibling in samples.AsSpan(1))
+        {
+            if (!sibling.Completion.IsCompleted)
+            {
+                sibling.Leader = samples[0];
+                samples[0].Siblings.Add(sibling);
+            }
+        }
+
+        Begin(samples[0]);
     }
 
     private void Begin(Generation g)
@@ -209,8 +242,11 @@ internal sealed class EngineLoop : IDisposable
             return;
         }
 
-        p.Sequence = new Sequence(_ids++, p.Computed, p.Computed.Length, p.Options.Priority, _engine.SaltOf(p.Options.Tenant), p.FirstRow) { Owner = p };
-        _promptTokens += p.Computed.Length;
+        // Of a text whose tokens are scored the last one says nothing, but where keys depend on the length it counts.
+        bool isWhole = p.Pooling is not null || _options.LengthClass is not null;
+        ReadOnlySpan<int> tokens = isWhole ? p.Tokens : p.Tokens.AsSpan(0, p.Tokens.Length - 1);
+        p.Sequence = new Sequence(_ids++, tokens, tokens.Length, p.Options.Priority, _engine.SaltOf(p.Options.Tenant), p.FirstRow) { Owner = p };
+        _promptTokens += tokens.Length;
         Add(p.Sequence, p);
     }
 
@@ -257,6 +293,7 @@ internal sealed class EngineLoop : IDisposable
         {
             g.Sequence = _scheduler.Fork(running, _ids++, (int)most);
             g.Sequence.Owner = g;
+            g.Sequence.RowsWanted = tokens.Length - 1; // its parent's prompt is its parent's to score
             g.CachedPromptTokens = g.Sequence.Computed;
             return;
         }
@@ -310,10 +347,10 @@ internal sealed class EngineLoop : IDisposable
         }
         catch (Exception e)
         {
-            // What was half computed is nobody's. Those that ran are told; who waits may find the device well again.
-            List<object> running = [.. _scheduler.Running.Select(s => s.Owner!)];
+            // What was half computed is nobody's. Those that ran are told; who waits may find the device well again. Where nobody ran, it would fail so for ever.
+            List<object> failed = [.. (_scheduler.Running.Count > 0 ? _scheduler.Running : _scheduler.Live).Select(s => s.Owner!)];
             _scheduler.Abandon();
-            foreach (object work in running)
+            foreach (object work in failed)
             {
                 Fail(work, e);
             }
@@ -335,6 +372,7 @@ internal sealed class EngineLoop : IDisposable
             {
                 case Generation g when token == sequence.Length - 1: Choose(g, sequence, rows[r]); break;
                 case Generation g: _scored[_scoredCount++] = (g, rows[r], token, sequence.Tokens[token + 1]); break;
+                case TextPass { Pooling: null } p when token == p.Tokens.Length - 1: break;
                 case TextPass { Pooling: null } p: _scored[_scoredCount++] = (p, rows[r], token, p.Tokens[token + 1]); break;
                 case TextPass p: _embedded[_embeddedCount++] = (p, rows[r]); break;
             }
@@ -526,19 +564,10 @@ internal sealed class EngineLoop : IDisposable
     {
         foreach (Sequence sequence in _scheduler.Live)
         {
-            if (sequence.Owner is TextPass p)
-            {
-                p.Fail(error);
-                continue;
-            }
-
-            Generation g = (Generation)sequence.Owner!;
-            foreach (Generation own in g.Siblings.Prepend(g))
-            {
-                _engine.End(own, error);
-            }
+            (sequence.Owner as TextPass)?.Fail(error);
         }
 
+        _engine.EndAll(error); // all in the books, whether the scheduler knows them or not
         RefuseQueued();
         lock (_statisticsLock)
         {
@@ -554,9 +583,9 @@ internal sealed class EngineLoop : IDisposable
             {
                 p.Cancel();
             }
-            else if (wish is (EngineCommand.Start or EngineCommand.Fork, Generation g))
+            else
             {
-                foreach (Generation own in g.Siblings.Prepend(g).Where(o => !o.Completion.IsCompleted).ToArray())
+                foreach (Generation own in wish.Work as Generation[] ?? [(Generation)wish.Work])
                 {
                     _engine.End(own, Cancelled());
                 }

@@ -48,7 +48,16 @@ public static class EngineMetrics
     internal static Activity? Begin(Generation g)
     {
         // The caller's activity is the parent; the request's own is nobody's current one, for it lives on other threads.
-        Activity? before = Activity.Current, activity = Source.StartActivity("generate", ActivityKind.Internal);
+        Activity? before = Activity.Current, activity = null;
+        try
+        {
+            activity = Source.StartActivity("generate", ActivityKind.Internal);
+        }
+        catch (Exception)
+        {
+            // Listeners are called from here and may throw. Their fault is theirs: it ends no request and no step.
+        }
+
         Activity.Current = before;
         activity?.SetTag("gen_ai.operation.name", "text_completion").SetTag("gen_ai.request.model", g.Engine.Model.Config.Name).SetTag("gen_ai.response.id", g.Id);
         return activity;
@@ -56,38 +65,22 @@ public static class EngineMetrics
 
     internal static void End(Generation g, Exception? error)
     {
-        KeyValuePair<string, object?> tag = Tag(g.Engine);
-        KeyValuePair<string, object?> type = new("error.type", error?.GetType().FullName);
-        RequestTimes times = g.Times;
-        if (error is null)
+        try
         {
-            Duration.Record(times.Total.TotalSeconds, tag);
+            RecordEnd(g, error);
         }
-        else
+        catch (Exception)
         {
-            Duration.Record(times.Total.TotalSeconds, tag, type);
+            // A listener's.
         }
 
-        Record(Queued, times.Queued, tag);
-        Record(Prefill, times.Prefill, tag);
-        Record(Decode, times.Decode, tag);
-        Record(ToFirst, g.TimeToFirstToken, tag);
-        if (times is { Following: > 0, Decode: { } decode })
+        try
         {
-            PerToken.Record(decode.TotalSeconds / times.Following, tag);
+            StopActivity(g, error);
         }
-
-        if (g.Activity is { } activity)
+        catch (Exception)
         {
-            activity.SetTag("gen_ai.usage.input_tokens", g.PromptTokens).SetTag("gen_ai.usage.output_tokens", g.GeneratedTokens)
-                .SetTag("sluice.cached_tokens", g.CachedPromptTokens).SetTag("sluice.preemptions", g.Preemptions)
-                .SetTag("sluice.queue_seconds", times.Queued?.TotalSeconds).SetTag("sluice.first_token_seconds", g.TimeToFirstToken?.TotalSeconds);
-            if (error is not null)
-            {
-                activity.SetStatus(ActivityStatusCode.Error, error.Message).SetTag(type.Key, type.Value);
-            }
-
-            activity.Stop();
+            // A listener's.
         }
     }
 
@@ -103,13 +96,60 @@ public static class EngineMetrics
             tag = Tag(engine);
         }
 
-        Steps.Add(1, tag);
-        Computed.Add(plan.Statistics.Tokens, tag);
-        Cached.Add(plan.Statistics.CachedTokens, tag);
-        Generated.Add(chosen, tag);
-        Preemptions.Add(plan.Statistics.Preempted, tag);
-        KeysRead.Add(info.KeysShared, tag);
-        KeysSaved.Add(info.Keys - info.KeysShared, tag);
+        try
+        {
+            Steps.Add(1, tag);
+            Computed.Add(plan.Statistics.Tokens, tag);
+            Cached.Add(plan.Statistics.CachedTokens, tag);
+            Generated.Add(chosen, tag);
+            Preemptions.Add(plan.Statistics.Preempted, tag);
+            KeysRead.Add(info.KeysShared, tag);
+            KeysSaved.Add(info.Keys - info.KeysShared, tag);
+        }
+        catch (Exception)
+        {
+            // A listener's.
+        }
+    }
+
+    private static void RecordEnd(Generation g, Exception? error)
+    {
+        KeyValuePair<string, object?> tag = Tag(g.Engine);
+        RequestTimes times = g.Times;
+        if (error is null)
+        {
+            Duration.Record(times.Total.TotalSeconds, tag);
+        }
+        else
+        {
+            Duration.Record(times.Total.TotalSeconds, tag, ErrorType(error));
+        }
+
+        Record(Queued, times.Queued, tag);
+        Record(Prefill, times.Prefill, tag);
+        Record(Decode, times.Decode, tag);
+        Record(ToFirst, g.TimeToFirstToken, tag);
+        if (times is { Following: > 0, Decode: { } decode })
+        {
+            PerToken.Record(decode.TotalSeconds / times.Following, tag);
+        }
+    }
+
+    private static void StopActivity(Generation g, Exception? error)
+    {
+        RequestTimes times = g.Times;
+        if (g.Activity is { } activity)
+        {
+            activity.SetTag("gen_ai.usage.input_tokens", g.PromptTokens).SetTag("gen_ai.usage.output_tokens", g.GeneratedTokens)
+                .SetTag("sluice.cached_tokens", g.CachedPromptTokens).SetTag("sluice.preemptions", g.Preemptions)
+                .SetTag("sluice.queue_seconds", times.Queued?.TotalSeconds).SetTag("sluice.first_token_seconds", g.TimeToFirstToken?.TotalSeconds);
+            if (error is not null)
+            {
+                activity.SetStatus(ActivityStatusCode.Error, error.Message).SetTag(ErrorType(error).Key, ErrorType(error).Value);
+            }
+
+            activity.Stop();
+        }
     }
 
     private static void Record(Histogram<double> histogram, TimeSpan? time, KeyValuePair<string, object?> tag)
@@ -122,6 +162,8 @@ public static class EngineMetrics
 
     private static IEnumerable<Measurement<T>> Each<T>(Func<EngineStatistics, T> value)
         where T : struct => Engines.Select(e => new Measurement<T>(value(e.Key.Statistics), e.Value));
+
+    private static KeyValuePair<string, object?> ErrorType(Exception error) => new("error.type", error.GetType().FullName);
 
     private static KeyValuePair<string, object?> Tag(Engine engine) => new("gen_ai.request.model", engine.Model.Config.Name);
 

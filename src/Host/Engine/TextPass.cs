@@ -14,9 +14,10 @@ internal sealed class TextPass
     /// <param name="normalize">Whether the vector's length becomes 1.</param>
     /// <param name="hiddenSize">C.</param>
     /// <param name="options">Whose it is, and when.</param>
-    public TextPass(int[] tokens, Pooling? pooling, bool normalize, int hiddenSize, RequestOptions options)
+    /// <param name="cancellation">What ends it early.</param>
+    public TextPass(int[] tokens, Pooling? pooling, bool normalize, int hiddenSize, RequestOptions options, CancellationToken cancellation)
     {
-        (Tokens, Pooling, _normalize, Options) = (tokens, pooling, normalize, options);
+        (Tokens, Pooling, _normalize, Options, Cancellation) = (tokens, pooling, normalize, options, cancellation);
         _result = new float[pooling is null ? tokens.Length - 1 : hiddenSize];
     }
 
@@ -26,12 +27,11 @@ internal sealed class TextPass
 
     public RequestOptions Options { get; }
 
+    public CancellationToken Cancellation { get; }
+
     public Sequence? Sequence { get; set; }
 
     public Task<float[]> Result => _done.Task;
-
-    /// <summary>The tokens that are computed: of a text whose tokens are scored, all but the last.</summary>
-    public ReadOnlySpan<int> Computed => Pooling is null ? Tokens.AsSpan(0, Tokens.Length - 1) : Tokens;
 
     /// <summary>The first token behind which something is wanted.</summary>
     public int? FirstRow => Pooling is null or Sluice.Pooling.Mean ? 0 : null;
@@ -66,7 +66,17 @@ internal sealed class TextPass
         _done.TrySetResult(_result);
     }
 
-    public void Fail(Exception error) => _done.TrySetException(error);
+    public void Fail(Exception error)
+    {
+        if (error is OperationCanceledException)
+        {
+            Cancel();
+        }
+        else
+        {
+            _done.TrySetException(error);
+        }
+    }
 
-    public void Cancel() => _done.TrySetCanceled();
+    public void Cancel() => _done.TrySetCanceled(Cancellation.IsCancellationRequested ? Cancellation : default);
 }

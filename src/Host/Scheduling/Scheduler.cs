@@ -463,6 +463,11 @@ internal sealed class Scheduler
         for (int i = 0, looked = 0; i < _waiting.Count && looked < Window; i++)
         {
             Sequence sequence = _waiting[i];
+            if (_options.LengthClass is { } classOf && sequence.State == SequenceState.Preempted)
+            {
+                sequence.SetClass(classOf(sequence.Length)); // a fork that found no room got its token while it waited
+            }
+
             if (sequence.Class != lengthClass)
             {
                 continue;

@@ -38,21 +38,21 @@ internal static class ServingCommands
             ServingRun run = await Terminal.WithLiveAsync<ServingRun, ServingProgress>(
                 Draw, progress => ServingBenchmark.RunAsync(engine, requests, load == Load.Latency, progress, cancellation));
             ServingReport report = new(run, plan.TtftBound, plan.TpotBound);
-            string title = $"{model.Name(parsed)}: {name}, {Requests(plan)}";
+            string title = $"{model.Name(parsed)}: {name}";
             if (plan.Json)
             {
                 System.Console.Out.WriteLine(JsonSerializer.Serialize(Output(model.Name(parsed), name, loaded, engine, plan, run, report), JsonOutput.Lines.ServingOutput));
             }
             else
             {
-                System.Console.Out.Write(Text(title, plan, run, report));
+                System.Console.Out.Write(Text($"{title}, {Requests(plan)}", plan, run, report));
             }
 
             // What was measured is there to be read, whatever becomes of the rest: after a signal the program has two seconds, and the engine ends its step first.
             System.Console.Out.Flush();
             if (plan.Plot is { } plot)
             {
-                File.WriteAllText(plot, ServingPlots.Draw(run, title, $"{ModelArguments.Describe(loaded.DeviceInfo)}; commit {BenchCommand.Commit}"));
+                File.WriteAllText(plot, ServingPlots.Draw(run, title, Requests(plan), $"{ModelArguments.Describe(loaded.DeviceInfo)}; commit {BenchCommand.Commit}"));
                 Terminal.Note($"drawn: {plot}");
             }
 

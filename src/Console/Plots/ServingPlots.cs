@@ -6,17 +6,19 @@ namespace Sluice.Plotting;
 /// <summary>A serving benchmark as a picture: how times are distributed, what was made when, and who ran and waited.</summary>
 internal static class ServingPlots
 {
-    private const double Left = 70, Width = 660, Height = 220, Between = 96, FirstTop = 84;
-    private const int MostPoints = 400, Bins = 120; // more than these nobody sees
+    private const double Left = 70, Width = 660, Height = 220, Between = 96, FirstTop = 104;
+    private const int MostPoints = 400, Bins = 60; // more than these nobody sees
 
     /// <param name="run">What was seen.</param>
     /// <param name="title">Of which model, by which verb.</param>
-    /// <param name="subtitle">Of which requests.</param>
-    public static string Draw(ServingRun run, string title, string subtitle)
+    /// <param name="requests">Of which requests.</param>
+    /// <param name="device">Where.</param>
+    public static string Draw(ServingRun run, string title, string requests, string device)
     {
         Svg svg = new(Left + Width + 30, FirstTop + (3 * (Height + Between)) - 30);
         svg.Text(20, 24, title, "title");
-        svg.Text(20, 44, subtitle, "small");
+        svg.Text(20, 44, requests);
+        svg.Text(20, 62, device, "small");
         DrawTimes(svg, FirstTop, run);
         DrawRate(svg, FirstTop + Height + Between, run);
         DrawLoad(svg, FirstTop + (2 * (Height + Between)), run);
@@ -91,12 +93,30 @@ internal static class ServingPlots
         Chart(svg, top, end, [("tokens a second", rates.Index().SelectMany(r => new[] { (r.Index * bin, r.Item), ((r.Index + 1) * bin, r.Item) }))]);
     }
 
+    // As the requests tell it: they wait from arrival to their first step, and run from there to their last token, also where they had to make room meanwhile.
     private static void DrawLoad(Svg svg, double top, ServingRun run)
     {
-        Frame(svg, top, "sequences, over seconds", ["running", "waiting"]);
-        int every = Math.Max(1, run.Samples.Count / MostPoints);
-        EngineSample[] samples = [.. run.Samples.Where((_, i) => i % every == 0)];
-        Chart(svg, top, Math.Max(run.Seconds, 1e-6), [("running", samples.Select(s => (s.Seconds, (double)s.Running))), ("waiting", samples.Select(s => (s.Seconds, (double)s.Waiting)))]);
+        Frame(svg, top, "requests, over seconds", ["running", "waiting"]);
+        (double Arrived, double Begun, double Ended)[] spans =
+        [
+            .. run.Requests.Where(r => r.Sent is not null).Select(r => (r.Arrival, Begun: Math.Min(r.Arrival + (r.Queue ?? run.Seconds), run.Seconds), r.IsComplete ? r.TokenTimes[^1] : run.Seconds)),
+        ];
+        Chart(svg, top, Math.Max(run.Seconds, 1e-6), [("running", Counted(spans.Select(s => (s.Begun, s.Ended)))), ("waiting", Counted(spans.Select(s => (s.Arrived, s.Begun))))]);
+    }
+
+    // How many spans hold each time.
+    private static List<(double Seconds, double Value)> Counted(IEnumerable<(double From, double To)> spans)
+    {
+        List<(double Seconds, double Value)> points = [(0, 0)];
+        int count = 0;
+        foreach (IGrouping<double, (double At, int Change)> time in spans.SelectMany(s => new[] { (At: s.From, Change: 1), (At: s.To, Change: -1) }).GroupBy(e => e.At).OrderBy(g => g.Key))
+        {
+            points.Add((time.Key, count));
+            count += time.Sum(e => e.Change);
+            points.Add((time.Key, count));
+        }
+
+        return points;
     }
 
     private static void Chart(Svg svg, double top, double end, (string Name, IEnumerable<(double Seconds, double Value)> Points)[] series)
@@ -105,7 +125,12 @@ internal static class ServingPlots
         for (int line = 0; line <= 5; line++)
         {
             YTick(svg, top, line, Text("#,0.##", step * line));
-            svg.Text(Left + (Width * line / 5), top + Height + 18, Text("#,0.###", end * line / 5), anchor: "middle");
+        }
+
+        double seconds = Axis.Step(end);
+        for (int tick = 0; tick * seconds <= end; tick++)
+        {
+            svg.Text(Left + (Width * tick * seconds / end), top + Height + 18, Text("#,0.######", tick * seconds), anchor: "middle");
         }
 
         for (int i = 0; i < series.Length; i++)

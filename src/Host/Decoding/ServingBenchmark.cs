@@ -10,21 +10,13 @@ namespace Sluice.Decoding;
 /// <param name="Engine">What the engine does.</param>
 public readonly record struct ServingProgress(double Seconds, int Done, int Requests, double TokensPerSecond, EngineStatistics Engine);
 
-/// <summary>What an engine did at a time.</summary>
-/// <param name="Seconds">Since the benchmark began.</param>
-/// <param name="Running">Sequences that had pages.</param>
-/// <param name="Waiting">Sequences that had none.</param>
-/// <param name="KvUse">Pages in use, of all.</param>
-public readonly record struct EngineSample(double Seconds, int Running, int Waiting, double KvUse);
-
 /// <summary>What a benchmark saw.</summary>
 /// <param name="Seconds">From its beginning to its last token, or to where it was cancelled.</param>
 /// <param name="Requests">Each request, in the order of arrival.</param>
-/// <param name="Samples">The engine over time.</param>
 /// <param name="Before">What the engine had done when it began.</param>
 /// <param name="After">What it had done when it ended.</param>
 /// <param name="Cancelled">Whether it was cancelled, and holds what was seen until then.</param>
-public sealed record ServingRun(double Seconds, IReadOnlyList<RequestTimeline> Requests, IReadOnlyList<EngineSample> Samples, EngineStatistics Before, EngineStatistics After, bool Cancelled);
+public sealed record ServingRun(double Seconds, IReadOnlyList<RequestTimeline> Requests, EngineStatistics Before, EngineStatistics After, bool Cancelled);
 
 /// <summary>
 /// Sends planned requests to an engine and writes down when each token comes. Nobody waits for an answer before the next request is due (an open loop), unless they are to go one by
@@ -32,8 +24,7 @@ public sealed record ServingRun(double Seconds, IReadOnlyList<RequestTimeline> R
 /// </summary>
 public sealed class ServingBenchmark
 {
-    private const int MostSamples = 4_096;
-    private static readonly TimeSpan SampleEvery = TimeSpan.FromMilliseconds(20), ReportEvery = TimeSpan.FromMilliseconds(200), Settling = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan ReportEvery = TimeSpan.FromMilliseconds(200), Settling = TimeSpan.FromSeconds(5);
 
     private readonly Engine _engine;
     private readonly IReadOnlyList<PlannedRequest> _requests;
@@ -78,8 +69,7 @@ public sealed class ServingBenchmark
     private async Task<ServingRun> RunAsync(bool oneByOne, IProgress<ServingProgress>? progress, CancellationToken cancellation)
     {
         using CancellationTokenSource failed = CancellationTokenSource.CreateLinkedTokenSource(cancellation), ended = new();
-        List<EngineSample> samples = [];
-        Task sampling = SampleAsync(samples, progress, ended.Token);
+        Task reporting = progress is null ? Task.CompletedTask : ReportAsync(progress, ended.Token);
         List<Task> reading = [];
         try
         {
@@ -119,13 +109,13 @@ public sealed class ServingBenchmark
             finally
             {
                 await ended.CancelAsync().ConfigureAwait(false);
-                await sampling.ConfigureAwait(false);
+                await reporting.ConfigureAwait(false);
             }
         }
 
         bool cancelled = !_timelines.All(t => t.IsComplete);
         double seconds = cancelled ? Now : _timelines.Max(t => t.TokenTimes[^1]);
-        return new ServingRun(seconds, _timelines, samples, _before, cancelled ? _engine.Statistics : await SettledAsync().ConfigureAwait(false), cancelled);
+        return new ServingRun(seconds, _timelines, _before, cancelled ? _engine.Statistics : await SettledAsync().ConfigureAwait(false), cancelled);
     }
 
     private async Task ReadAsync(Generation generation, RequestTimeline timeline, CancellationTokenSource failed)
@@ -166,41 +156,22 @@ public sealed class ServingBenchmark
         }
     }
 
-    private async Task SampleAsync(List<EngineSample> samples, IProgress<ServingProgress>? progress, CancellationToken ended)
+    private async Task ReportAsync(IProgress<ServingProgress> progress, CancellationToken ended)
     {
-        TimeSpan every = SampleEvery, reported = TimeSpan.MinValue;
         Queue<(double Seconds, long Tokens)> lately = new();
         while (!ended.IsCancellationRequested)
         {
             EngineStatistics s = _engine.Statistics;
             double now = Now;
-            samples.Add(new EngineSample(now, s.Running, s.Waiting, (s.Pages - s.FreePages - s.CachedPages) / (double)s.Pages));
-            if (samples.Count == MostSamples)
+            lately.Enqueue((now, s.GeneratedTokens));
+            while (lately.Count > 2 && lately.Peek().Seconds < now - 1)
             {
-                // However long it takes: half as many, half as often.
-                for (int i = 0; i < MostSamples / 2; i++)
-                {
-                    samples[i] = samples[2 * i];
-                }
-
-                samples.RemoveRange(MostSamples / 2, MostSamples / 2);
-                every *= 2;
+                lately.Dequeue();
             }
 
-            if (progress is not null && TimeSpan.FromSeconds(now) - ReportEvery >= reported)
-            {
-                reported = TimeSpan.FromSeconds(now);
-                lately.Enqueue((now, s.GeneratedTokens));
-                while (lately.Count > 2 && lately.Peek().Seconds < now - 1)
-                {
-                    lately.Dequeue();
-                }
-
-                (double since, long tokens) = lately.Peek();
-                progress.Report(new ServingProgress(now, Volatile.Read(ref _done), _requests.Count, now > since ? (s.GeneratedTokens - tokens) / (now - since) : 0, s));
-            }
-
-            await Task.Delay(every, ended).ContinueWith(static _ => { }, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default).ConfigureAwait(false);
+            (double since, long tokens) = lately.Peek();
+            progress.Report(new ServingProgress(now, Volatile.Read(ref _done), _requests.Count, now > since ? (s.GeneratedTokens - tokens) / (now - since) : 0, s));
+            await Task.Delay(ReportEvery, ended).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
     }
 

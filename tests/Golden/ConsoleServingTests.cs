@@ -68,7 +68,7 @@ public sealed class ConsoleServingTests
         string[] engine = ["--preset", "latency", "--max-sequences", "2", "--token-budget", "16", "--cache-tokens", "256", "--no-prefix-cache", "--no-cascade", "--policy", "longest-prefix-first", "--chunk", "8"];
         (int code, string output, string error) = ConsoleProgram.Run([], "", ["bench", verb, Tales, .. Few, .. given, .. engine]);
         Assert.True(code == 0, error);
-        Assert.Equal(9 + (rate.Length == 0 ? 0 : 1), output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length);
+        Assert.Equal(10 + (rate.Length == 0 ? 0 : 1), output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length);
         foreach (string expected in new[] { $"tales: {verb}, 5 requests", "5 of 5 requests", "TTFT", "TPOT", "ITL", "end to end", "queue", "prefix hits 0.0%", "longest-prefix-first" })
         {
             Assert.Contains(expected, output, StringComparison.Ordinal);

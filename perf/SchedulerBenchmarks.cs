@@ -1,4 +1,5 @@
 using BenchmarkDotNet.Attributes;
+using Sluice.Interop;
 using Sluice.Paging;
 using Sluice.Scheduling;
 
@@ -12,10 +13,36 @@ public class SchedulerBenchmarks
     private const int Sequences = 256, Length = 1000, Steps = 128, PageSize = 16;
 
     private Scheduler _scheduler = null!;
+    private Device _device = null!;
+    private ComputeStream _stream = null!;
+    private KvCache _cache = null!;
+    private Batch _batch = null!;
 
     /// <summary>Whether all begin with the same 768 tokens.</summary>
     [Params(false, true)]
     public bool Shared { get; set; }
+
+    /// <summary>Whether the plan is also checked and copied by the native side, as in every step of an engine.</summary>
+    [Params(false, true)]
+    public bool Native { get; set; }
+
+    [GlobalSetup]
+    public void Open()
+    {
+        _device = Device.Open(new DeviceOptions(Backend.Cpu) { Threads = 1 });
+        _stream = _device.CreateStream();
+        _cache = new KvCache(_stream, new KvCacheOptions(DType.F16, 1, Sequences * 80, 1, 16, 16, PageSize));
+        _batch = new Batch(_stream, _cache, new BatchOptions(Sequences, Sequences, Sequences * 80, MaxPrefixes: Sequences) { QueryHeads = 7 });
+    }
+
+    [GlobalCleanup]
+    public void Close()
+    {
+        _batch.Dispose();
+        _cache.Dispose();
+        _stream.Dispose();
+        _device.Dispose();
+    }
 
     [IterationSetup]
     public void Setup()
@@ -32,12 +59,12 @@ public class SchedulerBenchmarks
 
         while (_scheduler.WaitingCount > 0 || _scheduler.Running.Any(static s => s.Length - s.Computed > 1))
         {
-            Step();
+            Step(native: false);
         }
 
         for (int i = 0; i < 16; i++)
         {
-            Step();
+            Step(Native);
         }
     }
 
@@ -46,14 +73,19 @@ public class SchedulerBenchmarks
     {
         for (int i = 0; i < Steps; i++)
         {
-            Step();
+            Step(Native);
         }
     }
 
     // With what the engine tells it between two steps: the tokens that came.
-    private void Step()
+    private void Step(bool native)
     {
         StepPlan plan = _scheduler.Schedule();
+        if (native)
+        {
+            _batch.Update(_stream, plan.ToBatchStep());
+        }
+
         _scheduler.Commit();
         foreach (int b in plan.RowSequences)
         {

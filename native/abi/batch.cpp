@@ -1,5 +1,6 @@
 // A step's plan: checked on the host, then copied to fixed addresses on the device.
 #include <algorithm>
+#include <utility>
 
 #include "sharing.h"
 #include "tensor.h"
@@ -88,9 +89,11 @@ void check_prefixes(const sl_batch_step& step, int32_t page_size, std::vector<sl
       if (p.num_keys > before_queries - p.first_key)
         fail(SL_ERR_ARGUMENT, "prefix of %d keys from %d: sequence %d has %d keys before its queries", p.num_keys, p.first_key, b, before_queries);
       const int32_t* row = step.page_ids + step.page_indptr[b];
-      for (int32_t page = p.first_key / page_size; page < (p.first_key + p.num_keys) / page_size; page++)
-        if (row[page] != first_row[page])
-          fail(SL_ERR_ARGUMENT, "prefix: page %d of sequence %d is %d, of sequence %d it is %d", page, b, row[page], p.first_sequence, first_row[page]);
+      const int32_t first_page = p.first_key / page_size, count = p.num_keys / page_size;
+      if (std::memcmp(row + first_page, first_row + first_page, static_cast<size_t>(count) * 4) != 0) {
+        const int32_t page = static_cast<int32_t>(std::mismatch(row + first_page, row + first_page + count, first_row + first_page).first - row);
+        fail(SL_ERR_ARGUMENT, "prefix: page %d of sequence %d is %d, of sequence %d it is %d", page, b, row[page], p.first_sequence, first_row[page]);
+      }
       length = p.first_key + p.num_keys;
       last[static_cast<size_t>(b)] = i;
     }
@@ -147,6 +150,7 @@ sl_status sl_batch_create(sl_stream* stream, sl_kv_cache* cache, const sl_batch_
     b->device_data = static_cast<char*>(s.impl->allocate(l.bytes, SL_MEMORY_DEVICE));
     b->device_bytes = l.bytes;  // before the mirror: the device tells how much it lacks
     b->host.resize(l.bytes);
+    b->written.resize(static_cast<size_t>(cache->view.pages));
     b->pages_offset = l.page_ids;
     b->mask_offset = l.mask;
     b->view = {l.over(b->host.data()), l.over(b->device_data), o.max_tokens, o.max_sequences, o.max_page_ids, o.max_mask_bytes, o.max_prefixes, o.max_prefix_rows};
@@ -175,9 +179,14 @@ sl_status sl_batch_update(sl_stream* stream, sl_batch* batch, const sl_batch_ste
     int32_t max_kv = 0, max_query = 0;
     if (sequences > 0) checked_pointer(step.kv_lengths, "step.kv_lengths");
     if (page_count > 0) checked_pointer(step.page_ids, "step.page_ids");
-    for (int32_t i = 0; i < page_count; i++)
-      if (step.page_ids[i] < 0 || step.page_ids[i] >= pages)
-        fail(SL_ERR_ARGUMENT, "step.page_ids[%d] is %d, the cache has the pages 0..%d", i, step.page_ids[i], pages - 1);
+    // One pass without a branch, for there are thousands of them; which it was is looked for afterwards.
+    uint32_t highest = 0;
+    for (int32_t i = 0; i < page_count; i++) highest = std::max(highest, static_cast<uint32_t>(step.page_ids[i]));
+    if (page_count > 0 && highest >= static_cast<uint32_t>(pages)) {
+      int32_t i = 0;
+      while (static_cast<uint32_t>(step.page_ids[i]) < static_cast<uint32_t>(pages)) i++;
+      fail(SL_ERR_ARGUMENT, "step.page_ids[%d] is %d, the cache has the pages 0..%d", i, step.page_ids[i], pages - 1);
+    }
     for (int32_t q = 0; q < sequences; q++) {
       int32_t length = step.kv_lengths[q], queries = step.query_indptr[q + 1] - step.query_indptr[q];
       int64_t room = static_cast<int64_t>(step.page_indptr[q + 1] - step.page_indptr[q]) * page_size;
@@ -203,16 +212,17 @@ sl_status sl_batch_update(sl_stream* stream, sl_batch* batch, const sl_batch_ste
       }
     }
     // A slot that two rows of tokens write would hold either's: pages with query rows belong to one sequence, once.
-    thread_local std::vector<int32_t> written;
-    written.clear();
+    if (++b.updates == 0) {
+      std::fill(b.written.begin(), b.written.end(), 0);
+      b.updates = 1;
+    }
     for (int32_t q = 0; q < sequences; q++) {
       int32_t end = step.kv_lengths[q], begin = end - (step.query_indptr[q + 1] - step.query_indptr[q]);
       const int32_t* row = step.page_ids + step.page_indptr[q];
-      for (int32_t page = begin / page_size; begin < end && page <= (end - 1) / page_size; page++) written.push_back(row[page]);
+      for (int32_t page = begin / page_size; begin < end && page <= (end - 1) / page_size; page++)
+        if (std::exchange(b.written[static_cast<size_t>(row[page])], b.updates) == b.updates)
+          fail(SL_ERR_ARGUMENT, "page %d is written twice in one step: the pages that a step appends to belong to one sequence each", row[page]);
     }
-    std::sort(written.begin(), written.end());
-    if (auto twice = std::adjacent_find(written.begin(), written.end()); twice != written.end())
-      fail(SL_ERR_ARGUMENT, "page %d is written twice in one step: the pages that a step appends to belong to one sequence each", *twice);
     if (step.num_prefixes < 0) fail(SL_ERR_ARGUMENT, "step.num_prefixes is %d", step.num_prefixes);
     if (step.num_prefixes > v.max_prefixes)
       fail(SL_ERR_SHAPE, "step.num_prefixes is %d, the batch was made for %d", step.num_prefixes, v.max_prefixes);

@@ -149,6 +149,8 @@ struct sl_batch final : sl::object {
   sl::ref<sl_stream> stream;
   sl::ref<sl_kv_cache> cache;
   std::vector<char> host;  // the mirror
+  std::vector<uint32_t> written;  // [pages]: the last update that found a page written to
+  uint32_t updates = 0;
   char* device_data = nullptr;
   uint64_t device_bytes = 0;
   uint64_t pages_offset = 0, mask_offset = 0;  // the two parts whose used length varies lie last

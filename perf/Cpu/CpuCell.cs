@@ -18,6 +18,12 @@ internal enum CpuKind
 
     /// <summary>Many sequences behind one prompt, and what they are compared with: behind as many of their own.</summary>
     Shared,
+
+    /// <summary>Many sequences behind prompts of their own, as requests of the library's engine: the decode alone.</summary>
+    Engine,
+
+    /// <summary>Many requests at once, from the first to the last token of all, prompts included: with one prompt, and (ours) with the same and nothing shared.</summary>
+    Requests,
 }
 
 /// <summary>A measured cell: what is done with a file. Prompts are a sequence's; one that is shared is computed once. The rate is that of the prompt's tokens where none is generated.</summary>
@@ -30,6 +36,8 @@ internal sealed record CpuCell(CpuKind Kind, string Model, string Type, int Prom
 
     public string What => (Prompt, Generated, Sequences) switch
     {
+        _ when Kind == CpuKind.Requests => $"{Sequences} requests of {Generated} on {(OnePrompt ? "one" : "own")} {Prompt.ToString("#,0", CultureInfo.InvariantCulture)}",
+        _ when Kind == CpuKind.Engine => $"tg{Generated} of {Sequences} requests on own {Prompt}",
         (_, 0, _) => $"pp{Prompt}",
         (0, _, _) => $"tg{Generated}",
         (_, _, 1) => $"tg{Generated} after {Prompt.ToString("#,0", CultureInfo.InvariantCulture)}",
@@ -55,6 +63,9 @@ internal sealed record CpuCell(CpuKind Kind, string Model, string Type, int Prom
                     cells.Add(new(CpuKind.Context, model, type, 2_048, 64));
                     cells.Add(new(CpuKind.Shared, model, type, 1_024, 32, 16));
                     cells.Add(new(CpuKind.Shared, model, type, 1_024, 32, 16, OnePrompt: true));
+                    cells.Add(new(CpuKind.Engine, model, type, 512, 64, 16));
+                    cells.Add(new(CpuKind.Requests, model, type, 1_024, 64, 16));
+                    cells.Add(new(CpuKind.Requests, model, type, 1_024, 64, 16, OnePrompt: true));
                 }
             }
         }

@@ -15,7 +15,7 @@ internal sealed record CpuOptions
           --rounds N                      interleaved rounds (5)
           --threads N                     of every engine (0: one a core)
           --models LIST --types LIST      of qwen2.5-0.5b,llama-3.2-1b and q4_0,q4_k_m,q8_0,f16,bf16 (all)
-          --only LIST                     of prefill,decode,batch,context,shared (all; the last three with q4_0 alone)
+          --only LIST                     of prefill,decode,batch,context,shared,engine,requests (all; those behind decode with q4_0 alone)
           --json FILE                     keep every measurement, and go on where a run was stopped
           --out DIR                       also write cpu.md and bar charts there
           --model-dir DIR                 where models are made and kept (artifacts/bench-models)

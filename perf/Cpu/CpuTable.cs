@@ -67,7 +67,8 @@ internal sealed class CpuTable
         text.AppendLine(CultureInfo.InvariantCulture, $"tok/s, medians of {Rounds} interleaved round{(Rounds == 1 ? "" : "s")}; a ratio is that of our median to the better of the peers'. Every cell of every round loads its engine anew, warms up and measures once; the load");
         text.AppendLine("is not counted; ours is loaded once a file and round. The same files, of random weights in true shapes; random tokens (a peer may use one token over and over); keys and values in f16. pp: a prompt and the logits of");
         text.AppendLine("its last token. tg: tokens one after the other from an empty cache, or after a prompt that is not counted; of several sequences the tokens of all. Ours takes the arg-max of");
-        text.AppendLine("every row of logits, peers choose nothing. Memory: arg-max over up to 1 GB, before and behind each decode of ours; % of it: bytes of weights a token times tokens a second.");
+        text.AppendLine("every row of logits, peers choose nothing. Requests go through the library's engine, with its default options: generated tokens of all by the time from the first request to the last token; a peer's are those of its");
+        text.AppendLine("batched benchmark by its time of prompts and decode. Memory: arg-max over up to 1 GB, before and behind each decode of ours; % of it: bytes of weights a token times tokens a second.");
         return text.ToString();
     }
 

@@ -149,7 +149,8 @@ internal static class CpuVerb
             File.WriteAllText(Path.Combine(folder, "cpu.md"), table.Markdown());
             Picture(folder, "cpu-prefill.svg", CpuPlots.Bars(table, "Prefill of 512 tokens", CpuKind.Prefill));
             Picture(folder, "cpu-decode.svg", CpuPlots.Bars(table, "Decode of one sequence", CpuKind.Decode, CpuKind.Context));
-            Picture(folder, "cpu-batch.svg", CpuPlots.Bars(table, "Decode of many sequences", CpuKind.Batch, CpuKind.Shared));
+            Picture(folder, "cpu-batch.svg", CpuPlots.Bars(table, "Decode of many sequences", CpuKind.Batch, CpuKind.Shared, CpuKind.Engine));
+            Picture(folder, "cpu-requests.svg", CpuPlots.Bars(table, "Sixteen requests at once, prompts included: generated", CpuKind.Requests));
         }
 
         return whole ? 0 : 1;

@@ -55,7 +55,7 @@ internal sealed partial class Peer
     public string Name { get; internal set; }
 
     /// <summary>Whether it is to measure a cell: batches want a llama-batched-bench, and as many long prompts as our shared one is set against would take minutes of prefill.</summary>
-    public bool Has(CpuCell cell) => cell.Sequences == 1 || (_batched is not null && cell is not { Kind: CpuKind.Shared, OnePrompt: false });
+    public bool Has(CpuCell cell) => cell.Sequences == 1 || (_batched is not null && cell is not { Kind: CpuKind.Shared or CpuKind.Requests, OnePrompt: false });
 
     /// <summary>Measures a cell once.</summary>
     /// <exception cref="PeerException">It failed.</exception>
@@ -119,16 +119,16 @@ internal sealed partial class Peer
         }
     }
 
-    /// <summary>Decode's rate in llama-batched-bench's table: PP, TG, B, N_KV, T_PP, S_PP, T_TG, S_TG, T, S. Null: the cell's line is not there.</summary>
+    /// <summary>Decode's rate in llama-batched-bench's table: PP, TG, B, N_KV, T_PP, S_PP, T_TG, S_TG, T, S; of whole requests, generated tokens by the time of all. Null: the cell's line is not there.</summary>
     internal static PeerResult? ReadBatch(string output, CpuCell cell)
     {
         foreach (string line in output.Split('\n'))
         {
             string[] fields = line.Split('|', StringSplitOptions.TrimEntries);
             double[] numbers = [.. fields.Skip(1).SkipLast(1).Select(f => double.TryParse(f, NumberStyles.Float, CultureInfo.InvariantCulture, out double n) ? n : double.NaN)];
-            if (numbers.Length == 10 && numbers[0] == cell.Prompt && numbers[1] == cell.Generated && numbers[2] == cell.Sequences && double.IsFinite(numbers[7]) && numbers[7] > 0)
+            if (numbers.Length == 10 && numbers[0] == cell.Prompt && numbers[1] == cell.Generated && numbers[2] == cell.Sequences && double.IsFinite(numbers[7]) && numbers[7] > 0 && numbers[8] > 0)
             {
-                return new PeerResult(numbers[7], "");
+                return new PeerResult(cell.Kind == CpuKind.Requests ? cell.Generated * cell.Sequences / numbers[8] : numbers[7], "");
             }
         }
 

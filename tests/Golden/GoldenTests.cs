@@ -77,14 +77,21 @@ public sealed class GoldenTests
     public void Logits_are_as_near_to_the_truth_as_the_peers(string name, string target)
     {
         Golden g = Golden.Load(name);
-        (double mean, double max, double deviation) = g.ErrorOf(LogitsOf(g, target));
-        TestContext.Current.TestOutputHelper?.WriteLine($"{name} {target}: mean {mean:g3}, max {max:g3}, deviation {deviation:g3}");
+        float[] logits = LogitsOf(g, target);
+        (double mean, double max, double deviation) = g.ErrorOf(logits);
+        (double divergence, double maxDivergence) = g.DivergenceOf(logits);
 
         // The engine's own error, from its own logits; the long prompt's were not kept: those of the same file's short one.
         Golden engine = g.EngineLogits is not null ? g : Golden.Load(name.Replace("-longprompt", "", StringComparison.Ordinal));
-        (double engineMean, _, _) = engine.ErrorOf(engine.EngineLogits!);
+        (double engineMean, double engineMax, _) = engine.ErrorOf(engine.EngineLogits!);
+        (double engineDivergence, double engineMaxDivergence) = engine.DivergenceOf(engine.EngineLogits!);
+        TestContext.Current.TestOutputHelper?.WriteLine(
+            $"{name} {target}: mean error {mean:g3} ({engineMean:g3}), max {max:g3} ({engineMax:g3}), mean KL {divergence:g3} ({engineDivergence:g3}), max KL {maxDivergence:g3} ({engineMaxDivergence:g3}), deviation {deviation:g3}");
         double bound = (1.5 * engineMean) + (1e-6 * deviation);
         Assert.True(mean <= bound, $"mean error {mean:g4}, the engine's {engineMean:g4}, bound {bound:g4}");
+        // Divergence goes with the square of the errors; logits of f32 have a rounding of their own.
+        bound = (2.25 * engineDivergence) + (1e-11 * deviation * deviation);
+        Assert.True(divergence <= bound, $"mean divergence {divergence:g4}, the engine's {engineDivergence:g4}, bound {bound:g4}");
     }
 
     [Theory]

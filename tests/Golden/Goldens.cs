@@ -103,6 +103,28 @@ public sealed class Golden
         return (sum / logits.Length, max, Math.Sqrt((squares / logits.Length) - (mean * mean)));
     }
 
+    /// <summary>Mean and largest Kullback-Leibler divergence of the rows' distributions from the true ones, in nats.</summary>
+    public (double Mean, double Max) DivergenceOf(float[] logits)
+    {
+        double sum = 0, max = 0;
+        for (int at = 0; at < logits.Length; at += Vocabulary)
+        {
+            ReadOnlySpan<float> truth = ExactLogits.AsSpan(at, Vocabulary), row = logits.AsSpan(at, Vocabulary);
+            double trueTop = System.Numerics.Tensors.TensorPrimitives.Max(truth), top = System.Numerics.Tensors.TensorPrimitives.Max(row), trueTotal = 0, total = 0, mean = 0;
+            for (int i = 0; i < Vocabulary; i++)
+            {
+                double weight = Math.Exp(truth[i] - trueTop);
+                (trueTotal, total) = (trueTotal + weight, total + Math.Exp(row[i] - top));
+                mean += weight * (truth[i] - trueTop - (row[i] - top));
+            }
+
+            double divergence = Math.Max(0, (mean / trueTotal) - Math.Log(trueTotal) + Math.Log(total));
+            (sum, max) = (sum + divergence, Math.Max(max, divergence));
+        }
+
+        return (sum / (logits.Length / Vocabulary), max);
+    }
+
     private static float[] Floats(string path) => MemoryMarshal.Cast<byte, float>(File.ReadAllBytes(path)).ToArray();
 
     private static int[] Ints(JsonElement array) => [.. array.EnumerateArray().Select(e => e.GetInt32())];

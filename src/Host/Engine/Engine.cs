@@ -238,7 +238,7 @@ public sealed class Engine : IAsyncDisposable, IDisposable
 
     private Generation Enter(int[] prompt, int promptLength, int maxTokens, SamplingParameters parameters, ulong seed, RequestOptions options, string? id)
     {
-        ObjectDisposedException.ThrowIf(_loop.IsStopping, this);
+        _loop.RequireRunning();
         Generation generation = new(this, id ?? $"request-{Interlocked.Increment(ref _names)}", prompt, promptLength, maxTokens, parameters, seed, options);
         while (!_live.TryAdd(generation.Id, generation))
         {
@@ -255,7 +255,7 @@ public sealed class Engine : IAsyncDisposable, IDisposable
 
     private void Check(ReadOnlySpan<int> prompt, SamplingParameters parameters, out int maxTokens)
     {
-        ObjectDisposedException.ThrowIf(_loop.IsStopping, this);
+        _loop.RequireRunning();
         parameters.Validate(Model.Config.VocabularySize);
         CheckTokens(prompt);
         Require((long)prompt.Length + (parameters.MaxTokens ?? 1));
@@ -264,7 +264,7 @@ public sealed class Engine : IAsyncDisposable, IDisposable
 
     private void CheckText(ReadOnlySpan<int> tokens)
     {
-        ObjectDisposedException.ThrowIf(_loop.IsStopping, this);
+        _loop.RequireRunning();
         CheckTokens(tokens);
         Require(tokens.Length);
     }
@@ -338,7 +338,7 @@ public sealed class Engine : IAsyncDisposable, IDisposable
 
         ModelConfig c = model.Config;
         long bytes = c.LayerCount * (long)c.KvHeadCount * (((c.HeadDim + c.ValueHeadDim) * (model.KvType switch { Interop.DType.F32 => 4L, Interop.DType.F16 or Interop.DType.BF16 => 2, _ => 1 })) + 8) * EngineStep.PageSize;
-        long wanted = scheduling.MaxSequences * (long)PagesFor(scheduling.MaxLength), fitting = (long)(model.DeviceInfo.MemoryFree / 2) / bytes;
+        long wanted = scheduling.MaxSequences * (long)PagesFor(scheduling.MaxLength), fitting = (long)(model.DeviceInfo.MemoryFree / (model.DeviceInfo.Backend == Interop.Backend.Cuda ? 2UL : 4)) / bytes;
         return (int)Math.Min(int.MaxValue / EngineStep.PageSize, Math.Max(Math.Min(wanted, fitting), PagesFor(scheduling.MaxLength)));
     }
 

@@ -39,6 +39,7 @@ internal sealed class EngineLoop : IDisposable
     private int _choosingCount, _scoredCount, _embeddedCount;
 
     private volatile bool _stopping, _aborting;
+    private volatile Exception? _fault;
     private long _ids, _steps, _promptTokens, _generatedTokens, _preemptions, _keysRead, _keysSaved;
     private double _scheduleSeconds, _stepSeconds;
     private EngineStatistics _statistics;
@@ -76,8 +77,18 @@ internal sealed class EngineLoop : IDisposable
     /// <summary>Ends when the thread has.</summary>
     public Task Stopped => _stopped.Task;
 
-    /// <summary>Whether nothing new is taken.</summary>
-    public bool IsStopping => _stopping;
+    /// <summary>Throws where nothing new is taken.</summary>
+    /// <exception cref="ObjectDisposedException">It was stopped.</exception>
+    /// <exception cref="InvalidOperationException">It has failed.</exception>
+    public void RequireRunning()
+    {
+        if (_fault is { } fault)
+        {
+            throw new InvalidOperationException($"the engine has failed, and runs nothing any more: {fault.Message}", fault);
+        }
+
+        ObjectDisposedException.ThrowIf(_stopping, _engine);
+    }
 
     /// <summary>As the last step left them.</summary>
     public EngineStatistics Statistics
@@ -122,6 +133,7 @@ internal sealed class EngineLoop : IDisposable
 
     private void Run()
     {
+        Exception? fault = null;
         try
         {
             while (!_aborting)
@@ -145,12 +157,11 @@ internal sealed class EngineLoop : IDisposable
         catch (Exception e)
         {
             // Nothing of what callers do leads here: but if it happened, their requests end with it, and not the process.
-            EndAll(e);
+            fault = e;
         }
 
-        _stopping = true;
-        EndAll(null);
-        UpdateStatistics();
+        (_stopping, _aborting, _fault) = (true, true, fault);
+        EndAll(fault ?? Cancelled());
         _step.Dispose();
         _stopped.SetResult();
         RefuseQueued();
@@ -180,14 +191,13 @@ internal sealed class EngineLoop : IDisposable
         }
 
         int most = (int)Math.Min(int.MaxValue, (long)g.Prompt.Length + g.MaxTokens);
-        int? firstRow = g.Options.PromptLogProbs && g.Leader is null ? 0 : null;
+        int? firstRow = g.Options.PromptLogProbs ? 0 : null;
         g.Sequence = new Sequence(_ids++, g.Prompt, most, g.Options.Priority, _engine.SaltOf(g.Options.Tenant), firstRow) { Owner = g };
         if (firstRow is not null)
         {
             g.PromptLogProbs = new float[g.Prompt.Length - 1];
         }
 
-        g.Leader = null;
         _promptTokens += g.Prompt.Length;
         Add(g.Sequence, g);
     }
@@ -438,7 +448,7 @@ internal sealed class EngineLoop : IDisposable
                 g.Sequence = _scheduler.Fork(first, _ids++, first.MaxLength);
                 g.Sequence.Owner = g;
                 g.Times.Admitted();
-                g.CachedPromptTokens = g.Prompt.Length;
+                (g.CachedPromptTokens, g.PromptLogProbs) = (g.Prompt.Length, leader.PromptLogProbs);
                 _promptTokens += g.Prompt.Length;
             }
         }
@@ -472,6 +482,7 @@ internal sealed class EngineLoop : IDisposable
 
         Generation next = g.Siblings[0];
         next.Siblings.AddRange(g.Siblings.Skip(1));
+        next.Leader = null;
         g.Siblings.Clear();
         foreach (Generation other in next.Siblings)
         {
@@ -510,15 +521,29 @@ internal sealed class EngineLoop : IDisposable
         }
     }
 
-    private void EndAll(Exception? error)
+    // The scheduler is not asked any more: its pages go with it.
+    private void EndAll(Exception error)
     {
-        error ??= Cancelled();
-        foreach (Sequence sequence in _scheduler.Live.ToArray())
+        foreach (Sequence sequence in _scheduler.Live)
         {
-            Fail(sequence.Owner!, error);
+            if (sequence.Owner is TextPass p)
+            {
+                p.Fail(error);
+                continue;
+            }
+
+            Generation g = (Generation)sequence.Owner!;
+            foreach (Generation own in g.Siblings.Prepend(g))
+            {
+                _engine.End(own, error);
+            }
         }
 
         RefuseQueued();
+        lock (_statisticsLock)
+        {
+            _statistics = _statistics with { Running = 0, Waiting = 0, FreePages = _pool.PageCount, CachedPages = 0 };
+        }
     }
 
     private void RefuseQueued()

@@ -28,7 +28,7 @@ public sealed record EngineOptions
     /// <summary>Tokens that a sequence may have; null: the model's <see cref="Model.ContextLength"/>.</summary>
     public int? ContextLength { get; init; }
 
-    /// <summary>Tokens that the KV cache holds in all; null: as many as all running sequences can come to have, within half of the device's free memory.</summary>
+    /// <summary>Tokens that the KV cache holds in all; null: as many as all running sequences can come to have, within half of a GPU's free memory, or a quarter of the machine's.</summary>
     public int? CacheTokens { get; init; }
 
     /// <summary>Tokens of sequences that can wait in host memory after they had to make room; 0: these are computed anew.</summary>

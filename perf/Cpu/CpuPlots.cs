@@ -1,14 +1,11 @@
 using System.Globalization;
-using Sluice.Perf.Table;
+using Sluice.Plotting;
 
 namespace Sluice.Perf.Cpu;
 
 /// <summary>The table as bar charts: a group a cell, a bar an engine.</summary>
 internal static class CpuPlots
 {
-    // Okabe and Ito (2008): told apart by colour-blind readers, on white and on black. Ours is the first.
-    private static readonly string[] Colours = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"];
-
     /// <summary>Tokens a second of these cells; null where none of them was measured.</summary>
     /// <param name="table">The medians.</param>
     /// <param name="title">What the cells have in common.</param>
@@ -23,13 +20,13 @@ internal static class CpuPlots
         }
 
         double group = Math.Max(letter * cells.Max(c => Math.Max(c.What.Length, c.Model.Length)) - between + 10, bar * table.Engines.Count), width = (group + between) * cells.Length;
-        double step = Step(cells.SelectMany(c => table.Engines.Select(e => table.Rate(e, c) ?? 0)).Max()), most = step * 5;
+        double step = Axis.Step(cells.SelectMany(c => table.Engines.Select(e => table.Rate(e, c) ?? 0)).Max()), most = step * 5;
         Svg svg = new(Math.Max(left + width + 20, 760), top + height + 72);
         svg.Text(20, 24, $"{title}, tokens a second", "title");
         svg.Text(20, 44, $"{table.Subtitle}; medians of {table.Rounds}", "small");
         for (int engine = 0; engine < table.Engines.Count; engine++)
         {
-            svg.Rectangle(left + (160 * engine), 58, 12, 12, "key", Colour(engine));
+            svg.Rectangle(left + (160 * engine), 58, 12, 12, "key", Axis.Colour(engine));
             svg.Text(left + (160 * engine) + 18, 68, table.Engines[engine]);
         }
 
@@ -49,7 +46,7 @@ internal static class CpuPlots
                 if (table.Rate(table.Engines[engine], cell) is { } rate)
                 {
                     double size = height * rate / most;
-                    svg.Rectangle(first + (bar * engine), top + height - size, bar - 2, size, "cell", Colour(engine), $"{table.Engines[engine]}, {cell.Name}: {Text("#,0.0", rate)}");
+                    svg.Rectangle(first + (bar * engine), top + height - size, bar - 2, size, "cell", Axis.Colour(engine), $"{table.Engines[engine]}, {cell.Name}: {Text("#,0.0", rate)}");
                     svg.Text(first + (bar * engine) + (bar / 2) - 1, top + height - size - 4, Text("#,0", rate), "small", "middle");
                 }
             }
@@ -65,15 +62,6 @@ internal static class CpuPlots
 
         return svg.ToString();
     }
-
-    // A fifth of the axis: 1, 2 or 5 times a power of ten, or halfway between.
-    private static double Step(double most)
-    {
-        double power = Math.Pow(10, Math.Floor(Math.Log10(Math.Max(most, 1e-3) / 5)));
-        return power * new[] { 1, 2, 2.5, 4, 5, 8, 10, 20 }.First(n => n * power * 5 >= most * 1.02);
-    }
-
-    private static string Colour(int engine) => Colours[engine % Colours.Length];
 
     private static string Text(string format, double value) => value.ToString(format, CultureInfo.InvariantCulture);
 }

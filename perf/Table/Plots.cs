@@ -1,3 +1,5 @@
+using Sluice.Plotting;
+
 namespace Sluice.Perf.Table;
 
 /// <summary>The table as pictures.</summary>
@@ -26,8 +28,8 @@ internal static class Plots
         svg.Text(left, 24, $"Attention on {table.Device}: roofline", "title");
         svg.Text(left, 44, table.Subtitle);
         double[] xs = [.. cells.Select(c => c.Row.Intensity!.Value).DefaultIfEmpty(1)], ys = [.. cells.Select(c => c.Row.GigaflopsPerSecond).DefaultIfEmpty(1), .. table.Gigaflops is { } roof ? [roof] : Array.Empty<double>()];
-        (int fromX, int toX) = Decades(xs);
-        (int fromY, int toY) = Decades(ys);
+        (int fromX, int toX) = Axis.Decades(xs);
+        (int fromY, int toY) = Axis.Decades(ys);
         double X(double value) => left + (width * (Math.Log10(value) - fromX) / (toX - fromX));
         double Y(double value) => top + height - (height * (Math.Log10(value) - fromY) / (toY - fromY));
         for (int decade = fromX; decade <= toX; decade++)
@@ -156,12 +158,6 @@ internal static class Plots
         (int R, int G, int B) end = t < 0 ? (178, 24, 43) : (33, 102, 172);
         int Mix(int value) => (int)Math.Round(247 + ((value - 247) * Math.Abs(t)));
         return $"#{Mix(end.R):x2}{Mix(end.G):x2}{Mix(end.B):x2}";
-    }
-
-    private static (int From, int To) Decades(double[] values)
-    {
-        int from = (int)Math.Floor(Math.Log10(values.Min())), to = (int)Math.Ceiling(Math.Log10(values.Max()));
-        return (from, Math.Max(to, from + 1));
     }
 
     private static string Flops(double gigaflops) => gigaflops >= 1000 ? $"{AttentionTable.Text("#,0.##", gigaflops / 1000)} TFLOP/s" : gigaflops >= 1 ? $"{AttentionTable.Text("0.##", gigaflops)} GFLOP/s" : $"{AttentionTable.Text("0.###", gigaflops * 1000)} MFLOP/s";

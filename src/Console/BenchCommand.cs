@@ -10,6 +10,8 @@ namespace Sluice.Console;
 /// <summary>sluice bench MODEL: prefill and decode rates of whole steps, a row of output a batch; on request the time of each kind of op.</summary>
 internal static class BenchCommand
 {
+    public static string Commit { get; } = typeof(BenchCommand).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion.Split('+').ElementAtOrDefault(1) ?? "unknown";
+
     public static Command Create()
     {
         ModelArguments model = new();
@@ -26,8 +28,11 @@ internal static class BenchCommand
                 result.AddError($"--batch has '{wrong}', and wants whole numbers with commas between");
             }
         });
-        Command command = new("bench", "Measure prefill and decode rates.") { prompt, generated, batch, rounds, profile, json };
+        Command command = new("bench", "Measure prefill and decode rates of whole steps; with a verb behind it: an engine that serves many requests.") { prompt, generated, batch, rounds, profile, json };
         model.AddTo(command);
+        command.Subcommands.Add(ServingCommands.Throughput());
+        command.Subcommands.Add(ServingCommands.Latency());
+        command.Subcommands.Add(ServingCommands.Serve());
         command.SetAction(async (parsed, cancellation) =>
         {
             int count = parsed.GetValue(rounds);
@@ -44,12 +49,11 @@ internal static class BenchCommand
 
             using Model loaded = await model.LoadAsync(parsed, cancellation);
             double peak = await Task.Run(() => ReadPeak.Measure(loaded), cancellation);
-            string commit = typeof(BenchCommand).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion.Split('+').ElementAtOrDefault(1) ?? "unknown";
             if (!parsed.GetValue(json))
             {
                 System.Console.Out.WriteLine(string.Create(
                     CultureInfo.InvariantCulture,
-                    $"{model.Name(parsed)}: {parsed.GetValue(prompt)} prompt tokens, {parsed.GetValue(generated)} generated, {count} rounds, read peak {peak:0.0} GB/s, commit {commit[..Math.Min(10, commit.Length)]}"));
+                    $"{model.Name(parsed)}: {parsed.GetValue(prompt)} prompt tokens, {parsed.GetValue(generated)} generated, {count} rounds, read peak {peak:0.0} GB/s, commit {Commit[..Math.Min(10, Commit.Length)]}"));
                 System.Console.Out.WriteLine("batch      prefill tok/s       decode tok/s    ms a step   GB/s of weights   of read peak");
             }
 
@@ -62,7 +66,7 @@ internal static class BenchCommand
                 BenchOutput o = new(
                     model.Name(parsed), parsed.GetValue(prompt), parsed.GetValue(generated), size, prefill, decode, read, peak, 100 * read / peak,
                     taken?.StepMicroseconds, taken?.SumMicroseconds, taken?.Graph, taken?.Steps, taken is null ? null : [.. taken.Kinds.Select(Kind)],
-                    device.Backend.ToString().ToLowerInvariant(), device.Name, ModelArguments.IsaName(device.Isa), device.Threads, commit);
+                    device.Backend.ToString().ToLowerInvariant(), device.Name, ModelArguments.IsaName(device.Isa), device.Threads, Commit);
                 if (parsed.GetValue(json))
                 {
                     System.Console.Out.WriteLine(JsonSerializer.Serialize(o, JsonOutput.Lines.BenchOutput));

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Sluice.Decoding;
 
 namespace Sluice.Console;
 
@@ -21,6 +22,15 @@ internal sealed record BenchOutput(
     string Device, string DeviceName, string Isa, int Threads, string Commit);
 
 internal sealed record KindOutput(string Kind, int Calls, double Us, double Percent, long? WeightBytes, double? GbPerS);
+
+/// <summary>Times in milliseconds; prompt and generated tokens, rates and times are of what had happened when the benchmark ended or was cancelled.</summary>
+internal sealed record ServingOutput(
+    string Model, string Verb, int Requests, int Completed, bool Cancelled, int Warmup, double? Rate, string Lengths, int SharedPrefix, int Seed, double Seconds,
+    long PromptTokens, long CachedPromptTokens, long GenTokens, double OutputTokPerS, double TotalTokPerS, double RequestsPerS,
+    double? TtftBoundMs, double? TpotBoundMs, int? Good, double? GoodputPerS, Distribution? TtftMs, Distribution? TpotMs, Distribution? ItlMs, Distribution? E2eMs, Distribution? QueueMs,
+    double PrefixHitRate, long Preemptions, long Steps, long KeysRead, long KeysSaved,
+    string Preset, string Policy, int? MaxSequences, int? TokenBudget, int CachePages, bool PrefixCache, bool Cascade,
+    string Device, string DeviceName, string Isa, int Threads, string Commit);
 
 internal sealed record EvalOutput(
     string Model, string Weights, string Device, string Baseline, long Tokens, double Perplexity, double BaselinePerplexity, double KlMean, double KlMax, double Agreement,
@@ -79,6 +89,7 @@ internal sealed record TensorOutput(string Name, string Type, IReadOnlyList<long
 [JsonSerializable(typeof(TokenizeOutput))]
 [JsonSerializable(typeof(PerplexityOutput))]
 [JsonSerializable(typeof(BenchOutput))]
+[JsonSerializable(typeof(ServingOutput))]
 [JsonSerializable(typeof(EvalOutput))]
 [JsonSerializable(typeof(SetOutput))]
 [JsonSerializable(typeof(string))]

@@ -124,7 +124,7 @@ internal sealed class ModelArguments
 }
 
 /// <summary>What goes to a person: notes and progress on standard error, so that standard output holds results alone.</summary>
-internal static class Terminal
+internal static partial class Terminal
 {
     private static readonly IAnsiConsole Error = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(System.Console.Error) });
 

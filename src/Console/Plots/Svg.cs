@@ -2,7 +2,7 @@ using System.Globalization;
 using System.Xml;
 using System.Xml.Linq;
 
-namespace Sluice.Perf.Table;
+namespace Sluice.Plotting;
 
 /// <summary>A picture of lines, marks and words, as an XML tree: nothing has to be escaped by hand. Colours follow the reader's light or dark scheme.</summary>
 internal sealed class Svg
@@ -10,7 +10,7 @@ internal sealed class Svg
     private const string Style = """
         text { font: 12px system-ui, sans-serif; fill: #1f2328 }
         .title { font-size: 15px; font-weight: 600 } .small { font-size: 10px } .on-light { fill: #1f2328 } .on-dark { fill: #ffffff } .loses { font-weight: 700 }
-        .paper { fill: #ffffff } .grid { stroke: #d1d9e0; stroke-width: 1 } .axis, .roof { stroke: #1f2328; fill: none } .roof { stroke-width: 2 }
+        .paper { fill: #ffffff } .grid { stroke: #d1d9e0; stroke-width: 1 } .axis, .roof { stroke: #1f2328; fill: none } .roof { stroke-width: 2 } .curve { fill: none; stroke-width: 1.5 }
         @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .paper { fill: #0d1117 } .grid { stroke: #30363d } .axis, .roof { stroke: #e6edf3 } }
         text.on-light { fill: #1f2328 } text.on-dark { fill: #ffffff }
         """;
@@ -34,6 +34,10 @@ internal sealed class Svg
 
     public void Text(double x, double y, string text, string style = "", string anchor = "start", double turn = 0) =>
         Add("text", null, ("x", x), ("y", y), ("text-anchor", anchor), ("class", style), ("transform", turn == 0 ? null : $"rotate({Number(turn)} {Number(x)} {Number(y)})")).Add(new XText(Clean(text)));
+
+    /// <summary>A line through points; its title is shown where a pointer rests.</summary>
+    public void Curve(IEnumerable<(double X, double Y)> points, string colour, string title) =>
+        Add("polyline", title, ("points", string.Join(' ', points.Select(p => $"{Number(p.X)},{Number(p.Y)}"))), ("class", "curve"), ("stroke", colour));
 
     /// <summary>A small form that colour-blind readers too tell from the others; its title is shown where a pointer rests.</summary>
     public void Mark(int form, double x, double y, string colour, string style, string title)

@@ -487,25 +487,6 @@ public sealed class EngineAttackTests : IAsyncLifetime
         }
     }
 
-    [Fact]
-    public async Task Measure_allocations()
-    {
-        await using Engine engine = _model.CreateEngine(new EngineOptions { MaxSequences = 32, TokenBudget = 32 });
-        foreach (SamplingParameters p in new SamplingParameters[] { new(), new() { Temperature = 1, Seed = 1 }, new() { Temperature = 1, Seed = 1, FrequencyPenalty = 0.1f }, new() { LogProbs = 0 } })
-        {
-            List<Generation> all = [.. Enumerable.Range(0, 16).Select(i => engine.Start(Prompt(5), p with { MaxTokens = 400, IgnoreEndOfSequence = true }))];
-            await UntilAsync(() => all.All(g => g.GeneratedTokens > 30));
-            long before = GC.GetTotalAllocatedBytes(true), tokens = all.Sum(g => (long)g.GeneratedTokens), steps = engine.Statistics.Steps;
-            await UntilAsync(() => all.Any(g => g.GeneratedTokens > 380));
-            long bytes = GC.GetTotalAllocatedBytes(true) - before, t = all.Sum(g => (long)g.GeneratedTokens) - tokens, s = engine.Statistics.Steps - steps;
-            TestContext.Current.TestOutputHelper!.WriteLine($"{p}: {bytes} bytes, {t} tokens, {s} steps: {(double)bytes / t:F1} a token");
-            foreach (Generation g in all)
-            {
-                await g.DisposeAsync();
-            }
-        }
-    }
-
     private static CancellationToken Now => TestContext.Current.CancellationToken;
 
     private static Task<Model> LoadLongRopeAsync() => Model.LoadAsync(

@@ -338,6 +338,26 @@ public sealed class EngineTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task Samples_that_wait_for_their_first_end_with_an_aborted_engine()
+    {
+        Engine engine = _model.CreateEngine(new EngineOptions { MaxSequences = 1, TokenBudget = 8, ChunkSize = 8 });
+        IReadOnlyList<Generation> samples = engine.Start(Prompt(61), 3, new SamplingParameters { MaxTokens = 200, IgnoreEndOfSequence = true });
+        while (engine.Statistics is { Running: 0, Waiting: 0 })
+        {
+            await Task.Delay(1, Now);
+        }
+
+        await engine.StopAsync(drain: false, Now);
+        await Task.WhenAll(samples.Select(s => s.Completion)).WaitAsync(TimeSpan.FromSeconds(30), Now);
+        foreach (Generation sample in samples)
+        {
+            await Assert.ThrowsAnyAsync<OperationCanceledException>(async () => await sample.ToListAsync(Now));
+        }
+
+        Assert.Equal((0, 0), (engine.Statistics.Running, engine.Statistics.Waiting));
+    }
+
+    [Fact]
     public async Task Tenants_share_nothing()
     {
         await using Engine engine = _model.CreateEngine();

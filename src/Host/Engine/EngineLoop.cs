@@ -187,7 +187,8 @@ internal sealed class EngineLoop : IDisposable
 
     private void TakeQueued()
     {
-        while (_queue.TryDequeue(out (EngineCommand Command, object Work) wish))
+        // Those that are there now: callers who never stop asking must not keep the others' steps from being made.
+        for (int n = _queue.Count; n > 0 && _queue.TryDequeue(out (EngineCommand Command, object Work) wish); n--)
         {
             switch (wish)
             {

@@ -77,7 +77,13 @@ public sealed class Generation : IAsyncEnumerable<GeneratedToken>, IAsyncDisposa
     internal Activity? Activity { get; set; }
 
     /// <summary>Ends it. What has been generated can still be read; then the enumeration ends with an <see cref="OperationCanceledException"/>. Safe at any time, and twice.</summary>
-    public void Abort() => Engine.Post(EngineCommand.Abort, this);
+    public void Abort()
+    {
+        if (!Completion.IsCompleted)
+        {
+            Engine.Post(EngineCommand.Abort, this);
+        }
+    }
 
     /// <summary>
     /// A second answer that goes on from all that this one has generated when the engine comes to it, and shares what is computed. It reports its own tokens alone. Where this one

@@ -112,7 +112,7 @@ public class CpuTests
         // Types in the table's order, and the cells of one type alone.
         Assert.Equal(["tg64", "tg32 of 16 on own 1,024", "tg32 of 16 on one 1,024", "tg64"], CpuCell.All(options.Models, options.Types, options.Kinds).Select(c => c.What));
         CpuCell[] all = [.. CpuCell.All(CpuCell.Models, CpuCell.Types, Enum.GetValues<CpuKind>())];
-        Assert.Equal(2 * ((4 * 2) + 6), all.Select(c => c.Name).Distinct().Count());
+        Assert.Equal(2 * ((5 * 2) + 9), all.Select(c => c.Name).Distinct().Count());
         Assert.Null(CpuOptions.Parse(["--help"]));
         foreach (string[] wrong in new string[][] { ["--rounds", "0"], ["--rounds"], ["--types", "q4_0,q3"], ["--only", "all"], ["--frobnicate", "1"], ["cpu"] })
         {

@@ -340,6 +340,7 @@ internal sealed class EngineLoop : IDisposable
             }
 
             CollectRows(plan);
+            UpdateStatistics(); // a long step is not to hide who has come
             _scheduleSeconds += Stopwatch.GetElapsedTime(start).TotalSeconds;
             Compute(plan);
             _scheduler.Commit();
@@ -364,6 +365,11 @@ internal sealed class EngineLoop : IDisposable
     private void CollectRows(StepPlan plan)
     {
         (_choosingCount, _scoredCount, _embeddedCount) = (0, 0, 0);
+        foreach (Sequence sequence in plan.Sequences)
+        {
+            (sequence.Owner as Generation)?.Times.Admitted();
+        }
+
         ReadOnlySpan<int> rows = plan.Rows, owners = plan.RowSequences, indptr = plan.QueryIndptr;
         for (int r = 0; r < rows.Length; r++)
         {
@@ -466,7 +472,6 @@ internal sealed class EngineLoop : IDisposable
         {
             if (sequence.Owner is Generation g)
             {
-                g.Times.Admitted();
                 (g.CachedPromptTokens, g.Preemptions) = (Math.Max(g.CachedPromptTokens, sequence.CachedTokens), sequence.Preemptions);
             }
             else if (sequence is { Owner: TextPass p } && sequence.Computed == sequence.Length)

@@ -152,6 +152,10 @@ internal sealed class EngineLoop : IDisposable
                 if (_scheduler.LiveCount == 0)
                 {
                     UpdateStatistics();
+                    Array.Clear(_choosing); // who has ended is nobody's to keep
+                    Array.Clear(_choosingSequences);
+                    Array.Clear(_scored);
+                    Array.Clear(_embedded);
                     if (stopping)
                     {
                         break;

@@ -37,7 +37,7 @@ public sealed record EngineOptions
     /// <summary>Who comes first, and who makes room.</summary>
     public SchedulingPolicy Policy { get; init; }
 
-    /// <summary>How often others may be admitted before one that arrived earlier.</summary>
+    /// <summary>How often others may be admitted before one that comes first by the policy (by arrival, where the longest prefix comes first). A flood of better priority is not meant: those come first.</summary>
     public int MaxPassedOver { get; init; } = 16;
 
     /// <summary>Requests that begin with the same tokens share what is computed for these, and it is kept for later ones.</summary>

@@ -547,6 +547,7 @@ internal sealed class Scheduler
             return false;
         }
 
+        sequence.Reserve();
         if (isSwapped)
         {
             _swap!.SwapIn(sequence);

@@ -24,7 +24,7 @@ internal enum SequenceState
 /// <summary>One sequence as the scheduler sees it: the tokens that are known, how many of them are computed, and the pages of these. Not thread-safe.</summary>
 internal sealed class Sequence
 {
-    private const int LongestReserved = 1 << 14; // tokens: up to here a sequence's memory is taken at the start
+    private const int LongestReserved = 1 << 14; // tokens: up to here a sequence's memory is taken when it begins to run
 
     private int[] _tokens;
     private ulong[] _hashes = []; // of the full pages, as far as they were asked for
@@ -50,8 +50,7 @@ internal sealed class Sequence
         ArgumentOutOfRangeException.ThrowIfNegative(RowsWanted, nameof(firstRow));
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(RowsWanted, prompt.Length, nameof(firstRow));
         (Id, PromptLength, MaxLength, Priority, Salt) = (id, prompt.Length, maxLength, priority, salt);
-        _tokens = new int[Math.Max(prompt.Length, Math.Min(maxLength, LongestReserved))];
-        prompt.CopyTo(_tokens);
+        _tokens = prompt.ToArray();
         Length = prompt.Length;
     }
 
@@ -141,8 +140,22 @@ internal sealed class Sequence
     internal void Prepare(BlockPool pool)
     {
         Table = new PageTable(pool);
-        Table.EnsureCapacity(_tokens.Length);
-        _hashes = new ulong[_tokens.Length / pool.PageSize];
+    }
+
+    /// <summary>Takes the memory that it will need while it runs: those that wait may be many.</summary>
+    internal void Reserve()
+    {
+        int most = Math.Min(MaxLength, LongestReserved);
+        if (_tokens.Length < most)
+        {
+            Array.Resize(ref _tokens, most);
+        }
+
+        Table.EnsureCapacity(most);
+        if (_hashes.Length < most / Table.Pool.PageSize)
+        {
+            Array.Resize(ref _hashes, most / Table.Pool.PageSize);
+        }
     }
 
     /// <summary>A sequence with the same tokens and pages, and a table of its own.</summary>
@@ -152,6 +165,7 @@ internal sealed class Sequence
         fork._tokens = _tokens.AsSpan().ToArray();
         fork.Length = Length;
         fork.Prepare(Table.Pool);
+        fork.Reserve();
         return fork;
     }
 

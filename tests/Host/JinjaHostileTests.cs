@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Text;
 using Sluice.Templates;
 
@@ -119,7 +118,7 @@ public sealed class JinjaHostileTests
     [Fact]
     public void Any_byte_flipped_is_a_typed_error_or_a_render()
     {
-        int rounds = int.TryParse(Environment.GetEnvironmentVariable("SLUICE_FUZZ_ROUNDS"), NumberStyles.None, CultureInfo.InvariantCulture, out int given) ? given : 100_000;
+        int rounds = Fuzz.Rounds;
         byte[] bytes = Encoding.UTF8.GetBytes(Small);
         Random random = new(20260307);
         int rendered = 0;

@@ -20,23 +20,11 @@ internal sealed class EngineLoop : IDisposable
     private readonly SchedulerOptions _options;
     private readonly Scheduler _scheduler;
     private readonly EngineStep _step;
+    private readonly StepRows _rows;
     private readonly ConcurrentQueue<(EngineCommand Command, object Work)> _queue = new();
     private readonly SemaphoreSlim _wake = new(0);
     private readonly TaskCompletionSource _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Lock _statisticsLock = new();
-
-    // Of a step: the rows that choose a token, with whose it is; those that are scored; those that are embedded.
-    private readonly int[] _rows;
-    private readonly Generation[] _choosing;
-    private readonly Chooser[] _choosers;
-    private readonly Sequence[] _choosingSequences;
-    private readonly Choice[] _choices;
-    private readonly (object Work, int Row, int Token, int Target)[] _scored;
-    private readonly (TextPass Pass, int Row)[] _embedded;
-    private readonly int[] _targets;
-    private readonly float[] _logProbs;
-    private float[] _states = [];
-    private int _choosingCount, _scoredCount, _embeddedCount;
 
     private volatile bool _stopping, _aborting;
     private volatile Exception? _fault;
@@ -47,9 +35,7 @@ internal sealed class EngineLoop : IDisposable
     public EngineLoop(Engine engine, SchedulerOptions options, int pages, int swapPages, bool cascade)
     {
         (_engine, _options) = (engine, options);
-        int rows = options.Rows;
-        (_rows, _choosing, _choosers, _choosingSequences) = (new int[rows], new Generation[rows], new Chooser[rows], new Sequence[rows]);
-        (_choices, _scored, _embedded, _targets, _logProbs) = (new Choice[rows], new (object, int, int, int)[rows], new (TextPass, int)[rows], new int[rows], new float[rows]);
+        _rows = new StepRows(options.Rows, engine.Model.Config.HiddenSize);
         _pool = new BlockPool(pages, EngineStep.PageSize);
         _step = new EngineStep(engine.Model, options, pages, swapPages, cascade);
         try
@@ -152,10 +138,7 @@ internal sealed class EngineLoop : IDisposable
                 if (_scheduler.LiveCount == 0)
                 {
                     UpdateStatistics();
-                    Array.Clear(_choosing); // who has ended is nobody's to keep
-                    Array.Clear(_choosingSequences);
-                    Array.Clear(_scored);
-                    Array.Clear(_embedded);
+                    _rows.Clear(); // who has ended is nobody's to keep
                     if (stopping)
                     {
                         break;
@@ -343,10 +326,10 @@ internal sealed class EngineLoop : IDisposable
                 throw new InvalidOperationException($"{_scheduler.LiveCount:N0} requests live, and none of them can go on");
             }
 
-            CollectRows(plan);
+            _rows.Collect(plan);
             UpdateStatistics(); // a long step is not to hide who has come
             _scheduleSeconds += Stopwatch.GetElapsedTime(start).TotalSeconds;
-            Compute(plan);
+            _rows.Compute(_step, plan);
             _scheduler.Commit();
             Publish(plan);
             Count(plan, Stopwatch.GetElapsedTime(start).TotalSeconds);
@@ -365,111 +348,6 @@ internal sealed class EngineLoop : IDisposable
         UpdateStatistics();
     }
 
-    // Which rows of the plan are whose: first those that choose, then those that are scored, then those that are embedded.
-    private void CollectRows(StepPlan plan)
-    {
-        (_choosingCount, _scoredCount, _embeddedCount) = (0, 0, 0);
-        foreach (Sequence sequence in plan.Sequences)
-        {
-            (sequence.Owner as Generation)?.Times.Admitted();
-        }
-
-        ReadOnlySpan<int> rows = plan.Rows, owners = plan.RowSequences, indptr = plan.QueryIndptr;
-        for (int r = 0; r < rows.Length; r++)
-        {
-            Sequence sequence = plan.Sequences[owners[r]];
-            int token = sequence.Computed + rows[r] - indptr[owners[r]];
-            switch (sequence.Owner)
-            {
-                case Generation g when token == sequence.Length - 1: Choose(g, sequence, rows[r]); break;
-                case Generation g: _scored[_scoredCount++] = (g, rows[r], token, sequence.Tokens[token + 1]); break;
-                case TextPass { Pooling: null } p when token == p.Tokens.Length - 1: break;
-                case TextPass { Pooling: null } p: _scored[_scoredCount++] = (p, rows[r], token, p.Tokens[token + 1]); break;
-                case TextPass p: _embedded[_embeddedCount++] = (p, rows[r]); break;
-            }
-        }
-
-        // Siblings choose their first token from the row of their leader, each by its own seed; those for which there is no room begin by themselves.
-        for (int i = 0, leaders = _choosingCount; i < leaders; i++)
-        {
-            foreach (Generation sibling in _choosing[i].Siblings)
-            {
-                if (_choosingCount + _scoredCount + _embeddedCount < _rows.Length)
-                {
-                    Choose(sibling, _choosingSequences[i], _rows[i]);
-                }
-            }
-        }
-
-        int at = _choosingCount;
-        foreach ((_, int row, _, int target) in _scored.AsSpan(0, _scoredCount))
-        {
-            _targets[at - _choosingCount] = target;
-            _rows[at++] = row;
-        }
-
-        foreach ((_, int row) in _embedded.AsSpan(0, _embeddedCount))
-        {
-            _rows[at++] = row;
-        }
-    }
-
-    private void Choose(Generation g, Sequence sequence, int row)
-    {
-        (_choosing[_choosingCount], _choosers[_choosingCount], _choosingSequences[_choosingCount], _rows[_choosingCount]) = (g, g.Chooser, sequence, row);
-        _choosingCount++;
-    }
-
-    private void Compute(StepPlan plan)
-    {
-        Tensor logits = _step.Run(plan, _rows.AsSpan(0, _choosingCount + _scoredCount + _embeddedCount), _embeddedCount);
-        if (_choosingCount > 0)
-        {
-            _step.Sampler.Choose(
-                logits.Rows(0, _choosingCount), _choosers.AsSpan(0, _choosingCount), _choosingSequences.AsSpan(0, _choosingCount), _choices.AsSpan(0, _choosingCount));
-        }
-
-        if (_scoredCount > 0)
-        {
-            _step.Sampler.Score(logits.Rows(_choosingCount, _scoredCount), _targets.AsSpan(0, _scoredCount), _logProbs.AsSpan(0, _scoredCount));
-        }
-
-        int hidden = _engine.Model.Config.HiddenSize;
-        if (_embeddedCount > 0)
-        {
-            if (_states.Length < _embeddedCount * hidden)
-            {
-                _states = new float[_embeddedCount * hidden];
-            }
-
-            _step.ReadEmbedded(_embeddedCount, _states.AsSpan(0, _embeddedCount * hidden));
-        }
-
-        if (_choosingCount + _scoredCount + _embeddedCount == 0)
-        {
-            _step.Synchronize(); // a step that failed must not be taken for computed
-        }
-
-        // From here on nothing fails, so all of the step counts.
-        for (int i = 0; i < _scoredCount; i++)
-        {
-            (object work, _, int token, _) = _scored[i];
-            if (work is Generation g)
-            {
-                g.PromptLogProbs![token] = _logProbs[i];
-            }
-            else
-            {
-                ((TextPass)work).Score(token, _logProbs[i]);
-            }
-        }
-
-        for (int i = 0; i < _embeddedCount; i++)
-        {
-            _embedded[i].Pass.Add(_states.AsSpan(i * hidden, hidden));
-        }
-    }
-
     private void Publish(StepPlan plan)
     {
         foreach (Sequence sequence in plan.Sequences)
@@ -486,9 +364,9 @@ internal sealed class EngineLoop : IDisposable
         }
 
         // Siblings leave their leader before its own token makes the two different.
-        for (int i = 0; i < _choosingCount; i++)
+        for (int i = 0; i < _rows.ChoosingCount; i++)
         {
-            Generation g = _choosing[i];
+            Generation g = _rows.Choosing[i];
             if (g.Leader is { } leader && leader.Sequence is { State: SequenceState.Running } first)
             {
                 leader.Siblings.Remove(g);
@@ -501,19 +379,19 @@ internal sealed class EngineLoop : IDisposable
             }
         }
 
-        for (int i = 0; i < _choosingCount; i++)
+        for (int i = 0; i < _rows.ChoosingCount; i++)
         {
-            Generation g = _choosing[i];
+            Generation g = _rows.Choosing[i];
             PromoteSibling(g); // who found no row
-            if (_choices[i].Id < 0)
+            if (_rows.Choices[i].Id < 0)
             {
-                Fail(g, Choice.Impossible(_choices[i].Logit, _engine.Model.ActivationType));
+                Fail(g, Choice.Impossible(_rows.Choices[i].Logit, _engine.Model.ActivationType));
                 continue;
             }
 
             _generatedTokens++;
-            g.Sequence!.Append(_choices[i].Id);
-            if (g.Publish(_choices[i]))
+            g.Sequence!.Append(_rows.Choices[i].Id);
+            if (g.Publish(_rows.Choices[i]))
             {
                 End(g, null);
             }
@@ -619,7 +497,7 @@ internal sealed class EngineLoop : IDisposable
             _options.SecondsPerTokenComputed = before + (0.1 * (each - before));
         }
 
-        EngineMetrics.CountStep(_engine, plan, info, _choosingCount);
+        EngineMetrics.CountStep(_engine, plan, info, _rows.ChoosingCount);
     }
 
     private void UpdateStatistics()
